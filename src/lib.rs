@@ -1,0 +1,44 @@
+//! A Kafka producer for programs that run on plain threads.
+
+#![forbid(unsafe_code)]
+
+// The stations of a record, in travelling order.
+mod accumulator; // user thread: append under the partition's lock; buffer pool
+mod client; // connections, in-flight requests, API versions, time-outs
+mod completion;
+mod metadata; // cluster snapshots, refresh
+mod network; // selector, channels, frames; mio behind a seam
+pub mod producer; // user thread: send, metadata wait, partitioner, size checks
+mod protocol; // one file an API (pure)
+mod record; // record batch v2 (pure)
+mod sender; // sender thread: ready, drain, expire, send, verdicts
+mod transaction; // producer id, epoch, sequences // delivery handles, callback executor
+
+// Beside the way.
+pub mod config;
+mod error;
+mod sync;
+mod time;
+mod types;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+// The public interface.
+pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted};
+pub use crate::protocol::ErrorCode;
+pub use crate::types::{TopicPartition, Uuid};
+
+/// Inner parts for benches, fuzz targets and tests of the wire format; no promise of stability.
+#[cfg(feature = "__internal")]
+#[doc(hidden)]
+pub mod internal {
+    #[allow(unused_imports)]
+    pub mod protocol {
+        pub use crate::protocol::*;
+    }
+    #[allow(unused_imports)]
+    pub mod record {
+        pub use crate::record::*;
+    }
+}
