@@ -26,6 +26,7 @@ pub mod testing;
 
 // The public interface.
 pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted};
+pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::protocol::ErrorCode;
 pub use crate::types::{TopicPartition, Uuid};
 
