@@ -5,7 +5,7 @@
 // The stations of a record, in travelling order.
 mod accumulator; // user thread: append under the partition's lock; buffer pool
 mod client; // connections, in-flight requests, API versions, time-outs
-mod completion;
+mod completion; // delivery handles, callback executor
 mod metadata; // cluster snapshots, refresh
 mod network; // selector, channels, frames; mio behind a seam
 pub mod producer; // user thread: send, metadata wait, partitioner, size checks
@@ -18,6 +18,7 @@ mod transaction; // producer id, epoch, sequences // delivery handles, callback 
 pub mod config;
 mod error;
 mod sync;
+mod threads; // named threads without signals
 mod time;
 mod types;
 
@@ -25,6 +26,7 @@ mod types;
 pub mod testing;
 
 // The public interface.
+pub use crate::completion::{Delivery, RecordMetadata};
 pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted};
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::protocol::ErrorCode;

@@ -1,0 +1,101 @@
+//! Callbacks as values, and the knowledge of whether this thread is inside one.
+
+use std::cell::Cell;
+use std::fmt;
+
+use super::flush::FlushToken;
+use super::future::BatchResult;
+use super::record_metadata::{RecordFacts, RecordMetadata};
+use crate::error::Error;
+use crate::sync::Arc;
+
+/// The user's closure, told of the record's fate.
+pub(crate) type Callback = Box<dyn FnOnce(Result<&RecordMetadata, &Error>) + Send>;
+
+/// A record's callback while the record is under way. Owns one of the backlog's slots.
+pub(crate) struct PendingCallback {
+    pub(crate) index: u32,
+    /// The record's timestamp in milliseconds since 1970.
+    pub(crate) timestamp: i64,
+    /// The key's size in bytes; -1 if it is null.
+    pub(crate) key_size: i32,
+    /// The value's size in bytes; -1 if it is null.
+    pub(crate) value_size: i32,
+    pub(crate) run: Callback,
+}
+
+impl PendingCallback {
+    pub(super) fn facts(&self) -> RecordFacts {
+        let Self { index, timestamp, key_size, value_size, .. } = *self;
+        RecordFacts { index, timestamp, key_size, value_size }
+    }
+}
+
+impl fmt::Debug for PendingCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PendingCallback({})", self.index)
+    }
+}
+
+/// One decided batch on its way from the sender to the callback executor.
+#[derive(Debug)]
+pub(crate) struct CompletedBatch {
+    /// The batch's result, completed already and not a split: the parts' callbacks are theirs.
+    pub(crate) result: Arc<BatchResult>,
+    /// In the order in which they are to run: that of the records.
+    pub(crate) callbacks: Vec<PendingCallback>,
+    /// The flushes that wait for this batch: dropped once its callbacks have run.
+    pub(crate) flush: Vec<FlushToken>,
+}
+
+/// On whose behalf this thread runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Context {
+    /// User code outside any callback, or a thread of our own between callbacks.
+    Outside,
+    /// A callback on an executor's thread.
+    Callback,
+    /// A callback on the sender's own thread: to wait here is to wait for oneself.
+    Inline,
+}
+
+thread_local! {
+    static CONTEXT: Cell<Context> = const { Cell::new(Context::Outside) };
+}
+
+/// Marks this thread as inside callbacks until it is dropped.
+pub(super) struct Entered(Context);
+
+impl Context {
+    pub(super) fn enter(self) -> Entered {
+        Entered(CONTEXT.replace(self))
+    }
+
+    fn current() -> Self {
+        CONTEXT.get()
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CONTEXT.set(self.0);
+    }
+}
+
+/// Whether this thread runs a callback now, under whichever executor.
+pub(crate) fn in_callback() -> bool {
+    Context::current() != Context::Outside
+}
+
+/// For calls that would wait for the callback that makes them.
+///
+/// # Errors
+/// [`Error::InCallback`] inside a callback.
+pub(crate) fn refuse_in_callback(call: &'static str) -> Result<(), Error> {
+    if in_callback() { Err(Error::InCallback { call }) } else { Ok(()) }
+}
+
+/// For calls that wait for the sender: only a callback on its own thread is in their way.
+pub(super) fn refuse_in_inline_callback(call: &'static str) -> Result<(), Error> {
+    if Context::current() == Context::Inline { Err(Error::InCallback { call }) } else { Ok(()) }
+}

@@ -1,0 +1,192 @@
+//! One call of `flush`: a token sits on each batch that was incomplete when it began, and the last
+//! token's drop ends it.
+//!
+//! The flushing thread makes the tokens and waits. The sender counts records off as it completes a
+//! batch; the callback executor counts callbacks off and drops the tokens.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::{Clock, MonoTime};
+
+/// What the flushing thread holds.
+#[derive(Debug, Default)]
+pub(crate) struct FlushWait {
+    state: Arc<FlushState>,
+}
+
+/// A batch's share in a flush.
+#[derive(Debug)]
+pub(crate) struct FlushToken {
+    state: Arc<FlushState>,
+    /// Records of the batch that are not completed.
+    records: usize,
+    /// Callbacks of the batch that have not run.
+    callbacks: usize,
+}
+
+/// Counters are free to be read at any time; `over` pairs with the last token's drop.
+#[derive(Debug, Default)]
+struct FlushState {
+    records: AtomicUsize,
+    callbacks: AtomicUsize,
+    tokens: AtomicUsize,
+    lock: Mutex<()>,
+    over: Condvar,
+}
+
+impl FlushWait {
+    /// A flush that waits for nothing yet.
+    pub(crate) fn begin() -> Self {
+        Self::default()
+    }
+
+    /// A token for a batch of so many records, of which so many have callbacks. Make all tokens
+    /// before waiting.
+    pub(crate) fn token(&self, records: usize, callbacks: usize) -> FlushToken {
+        FlushToken::new(&self.state, records, callbacks)
+    }
+
+    /// Whether all that the flush waits for has come to pass.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.tokens.load(Ordering::Acquire) == 0
+    }
+
+    /// Blocks until the last token is dropped.
+    ///
+    /// # Errors
+    /// [`Error::FlushTimeout`] at the deadline, with what is left. The batches go on.
+    pub(crate) fn wait(&self, clock: &Clock, deadline: MonoTime) -> Result<(), Error> {
+        let mut leaf = self.state.lock.lock();
+        while !self.is_over() {
+            let left = deadline.since(clock.now());
+            if left == Duration::ZERO {
+                return Err(Error::FlushTimeout {
+                    records: self.state.records.load(Ordering::Acquire),
+                    callbacks: self.state.callbacks.load(Ordering::Acquire),
+                });
+            }
+            self.state.over.wait_for(&mut leaf, left);
+        }
+        Ok(())
+    }
+}
+
+impl FlushToken {
+    fn new(state: &Arc<FlushState>, records: usize, callbacks: usize) -> Self {
+        state.tokens.fetch_add(1, Ordering::AcqRel);
+        state.records.fetch_add(records, Ordering::AcqRel);
+        state.callbacks.fetch_add(callbacks, Ordering::AcqRel);
+        Self { state: state.clone(), records, callbacks }
+    }
+
+    /// So many of the batch's records are completed. More than the token covers is all of them:
+    /// the batch may have grown since.
+    pub(crate) fn on_completed(&mut self, records: usize) {
+        let done = records.min(self.records);
+        self.records -= done;
+        self.state.records.fetch_sub(done, Ordering::AcqRel);
+    }
+
+    /// One of the batch's callbacks has run, or never will.
+    pub(crate) fn on_callback(&mut self) {
+        let done = self.callbacks.min(1);
+        self.callbacks -= done;
+        self.state.callbacks.fetch_sub(done, Ordering::AcqRel);
+    }
+
+    /// For a batch that is split: a token for a part of so many records and callbacks, which this
+    /// one covers no longer.
+    pub(crate) fn split_off(&mut self, records: usize, callbacks: usize) -> Self {
+        let (records, callbacks) = (records.min(self.records), callbacks.min(self.callbacks));
+        let part = Self::new(&self.state, records, callbacks);
+        self.records -= records;
+        self.callbacks -= callbacks;
+        self.state.records.fetch_sub(records, Ordering::AcqRel);
+        self.state.callbacks.fetch_sub(callbacks, Ordering::AcqRel);
+        part
+    }
+}
+
+impl Drop for FlushToken {
+    fn drop(&mut self) {
+        self.state.records.fetch_sub(self.records, Ordering::AcqRel);
+        self.state.callbacks.fetch_sub(self.callbacks, Ordering::AcqRel);
+        if self.state.tokens.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Through the lock: a waiter that saw the token is asleep before it is woken.
+            drop(self.state.lock.lock());
+            self.state.over.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn left(flush: &FlushWait) -> Option<(usize, usize)> {
+        let clock = Clock::system();
+        match flush.wait(&clock, clock.now() + SOON) {
+            Err(Error::FlushTimeout { records, callbacks }) => Some((records, callbacks)),
+            other => {
+                assert!(other.is_ok(), "{other:?}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_flush_of_nothing_ends_at_once() {
+        assert_eq!(left(&FlushWait::begin()), None);
+    }
+
+    #[test]
+    fn a_time_out_tells_what_is_left() {
+        let flush = FlushWait::begin();
+        let (mut a, mut b) = (flush.token(10, 4), flush.token(5, 0));
+        assert_eq!(left(&flush), Some((15, 4)));
+        a.on_completed(10);
+        a.on_callback();
+        assert_eq!(left(&flush), Some((5, 3)));
+        b.on_completed(8);
+        assert_eq!(left(&flush), Some((0, 3)), "records that came later do not count");
+        drop(a);
+        assert_eq!(left(&flush), Some((0, 0)));
+        drop(b);
+        assert_eq!(left(&flush), None);
+    }
+
+    #[test]
+    fn a_split_batch_is_waited_for_part_by_part() {
+        let flush = FlushWait::begin();
+        let mut whole = flush.token(10, 3);
+        let part = whole.split_off(4, 2);
+        assert_eq!(left(&flush), Some((10, 3)));
+        drop(whole);
+        assert_eq!(left(&flush), Some((4, 2)));
+        drop(part);
+        assert_eq!(left(&flush), None);
+    }
+
+    #[test]
+    fn the_last_token_wakes_the_waiter() {
+        for _ in 0..1_000 {
+            let flush = FlushWait::begin();
+            let tokens = [flush.token(1, 0), flush.token(1, 1)];
+            let waiter = thread::spawn(move || {
+                let clock = Clock::system();
+                flush.wait(&clock, clock.now() + LONG)
+            });
+            let droppers = tokens.map(|token| thread::spawn(move || drop(token)));
+            assert!(waiter.join().unwrap().is_ok());
+            droppers.map(|dropper| dropper.join().unwrap());
+        }
+    }
+}

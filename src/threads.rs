@@ -1,0 +1,67 @@
+//! How this crate starts a thread: named, and out of reach of the process's signals.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+/// Starts a thread under the given name with all signals blocked, so that the program's handlers
+/// run on its own threads only. They are blocked before the thread exists, since it inherits them.
+///
+/// # Errors
+/// Those of the operating system, when it has no thread to give.
+pub(crate) fn spawn_named<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let _blocked = SignalsBlocked::enter()?;
+    Builder::new().name(name).spawn(body)
+}
+
+#[cfg(unix)]
+struct SignalsBlocked(nix::sys::signal::SigSet);
+
+#[cfg(unix)]
+impl SignalsBlocked {
+    fn enter() -> io::Result<Self> {
+        use nix::sys::signal::{SigSet, SigmaskHow};
+        Ok(Self(SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // The mask came from the system itself, which therefore takes it back.
+        let restored = self.0.thread_set_mask();
+        debug_assert!(restored.is_ok());
+    }
+}
+
+#[cfg(not(unix))]
+struct SignalsBlocked;
+
+#[cfg(not(unix))]
+impl SignalsBlocked {
+    fn enter() -> io::Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{SigSet, Signal};
+
+    #[test]
+    fn a_thread_has_its_name_and_takes_no_signals() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let thread = spawn_named("kp-test".to_owned(), || {
+            (std::thread::current().name().map(str::to_owned), SigSet::thread_get_mask().unwrap())
+        });
+        let (name, mask) = thread.unwrap().join().unwrap();
+        assert_eq!(name.as_deref(), Some("kp-test"));
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGALRM] {
+            assert!(mask.contains(signal), "{signal} is not blocked");
+        }
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before, "the caller's mask is restored");
+    }
+}
