@@ -27,6 +27,10 @@ pub mod testing;
 
 // The public interface.
 pub use crate::completion::{Delivery, RecordMetadata};
+pub use crate::config::{
+    Acks, ConfigKey, HostPort, Importance, MetadataRecoveryStrategy, PartitionerKind,
+    ProducerBuilder, ProducerConfig, Support, ValueType,
+};
 pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted};
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::protocol::ErrorCode;

@@ -1,0 +1,40 @@
+//! Keys that Kafka has not: callbacks, waits, close.
+
+use crate::config::key::{ConfigKey, Importance::*, ValueType::*, key};
+
+pub(super) const KEYS: &[ConfigKey] = &[
+    key(
+        "callback.threads",
+        Int,
+        Some("1"),
+        Medium,
+        "Threads that run callbacks. One partition's callbacks run one at a time, in order, \
+         whatever the number.",
+    )
+    .between(1, 1024),
+    key(
+        "callback.max.pending",
+        Int,
+        Some("100000"),
+        Medium,
+        "Records with a callback that may be on their way before send waits, up to max.block.ms, \
+         for callbacks to begin.",
+    )
+    .at_least(1),
+    key(
+        "wait.ends.linger",
+        Boolean,
+        Some("true"),
+        Low,
+        "Whether a batch is sent before linger.ms is over once each of its records has a thread \
+         that waits for it.",
+    ),
+    key(
+        "close.on.drop.timeout.ms",
+        Long,
+        Some("30000"),
+        Low,
+        "The most milliseconds that dropping the last handle waits for accepted records.",
+    )
+    .at_least(0),
+];

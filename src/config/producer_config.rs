@@ -1,0 +1,218 @@
+//! The checked configuration, as typed values.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::builder::ProducerBuilder;
+use super::host_port::HostPort;
+use super::key::ConfigKey;
+use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
+use super::settings::Settings;
+use super::{checks, keys, properties};
+use crate::error::Error;
+
+/// A checked configuration of a producer, made from Kafka's own keys or by [`ProducerBuilder`].
+///
+/// Defaults are those of Kafka 4.3.1. `Display` and `Debug` show the values in force, one
+/// `key=value` each, without secrets.
+///
+/// ```
+/// use kafka_producer::ProducerConfig;
+///
+/// let config = ProducerConfig::from_properties([
+///     ("bootstrap.servers", "localhost:9092"),
+///     ("linger.ms", "20"),
+/// ])?;
+/// assert_eq!(config.value("linger.ms"), Some("20"));
+/// assert_eq!(config.value("batch.size"), Some("16384"));
+/// # Ok::<(), kafka_producer::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ProducerConfig {
+    /// At least one, no doubles, not resolved.
+    pub(crate) bootstrap_servers: Vec<HostPort>,
+    /// Empty if it was not set: the producer makes one up.
+    pub(crate) client_id: String,
+
+    pub(crate) acks: Acks,
+    /// As resolved: never true beside other acks than `All`, 0 retries or more than 5 in flight.
+    pub(crate) enable_idempotence: bool,
+    pub(crate) retries: u32,
+    /// At least 1.
+    pub(crate) max_in_flight: usize,
+    /// Not less than `linger` + `request_timeout`.
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) linger: Duration,
+    /// In bytes; 0: each record has a batch of its own.
+    pub(crate) batch_size: usize,
+    /// In bytes.
+    pub(crate) max_request_size: usize,
+    /// In bytes.
+    pub(crate) buffer_memory: u64,
+    pub(crate) max_block: Duration,
+
+    pub(crate) partitioner: PartitionerKind,
+    pub(crate) partitioner_ignore_keys: bool,
+    pub(crate) partitioner_adaptive: bool,
+    /// Zero: off.
+    pub(crate) partitioner_availability_timeout: Duration,
+
+    /// Not more than `retry_backoff_max`; the like holds for the two pairs below.
+    pub(crate) retry_backoff: Duration,
+    pub(crate) retry_backoff_max: Duration,
+    pub(crate) reconnect_backoff: Duration,
+    pub(crate) reconnect_backoff_max: Duration,
+    pub(crate) socket_connection_setup_timeout: Duration,
+    pub(crate) socket_connection_setup_timeout_max: Duration,
+    /// `None`: never closed for idleness.
+    pub(crate) connections_max_idle: Option<Duration>,
+    /// In bytes; `None`: the operating system's default.
+    pub(crate) send_buffer: Option<usize>,
+    /// In bytes; `None`: the operating system's default.
+    pub(crate) receive_buffer: Option<usize>,
+
+    pub(crate) metadata_max_age: Duration,
+    pub(crate) metadata_max_idle: Duration,
+    pub(crate) metadata_recovery_strategy: MetadataRecoveryStrategy,
+    pub(crate) metadata_recovery_rebootstrap_trigger: Duration,
+
+    /// At least 1.
+    pub(crate) callback_threads: usize,
+    /// At least 1.
+    pub(crate) callback_max_pending: usize,
+    pub(crate) wait_ends_linger: bool,
+    pub(crate) close_on_drop_timeout: Duration,
+
+    /// Supported keys in the table's order, secrets hidden.
+    in_force: Vec<(&'static str, String)>,
+}
+
+impl ProducerConfig {
+    /// Typed setters for the same keys.
+    pub fn builder() -> ProducerBuilder {
+        ProducerBuilder::default()
+    }
+
+    /// Reads Kafka's own keys; the later of two entries for one key counts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], naming the key: it is unknown (the nearest known one is named), known to
+    /// Kafka but not supported here, or its value is of the wrong type, out of range, or in
+    /// conflict with another setting.
+    pub fn from_properties<K, V>(entries: impl IntoIterator<Item = (K, V)>) -> Result<Self, Error>
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        Self::builder().properties(entries).build_config()
+    }
+
+    /// Reads the text of a Java `.properties` file, such as Kafka's `producer.properties`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], naming the line if the text is malformed, else as
+    /// [`from_properties`](Self::from_properties).
+    pub fn from_properties_text(text: &str) -> Result<Self, Error> {
+        Self::from_properties(properties::parse(text)?)
+    }
+
+    /// Every key that is known: Kafka's, supported or not, and this crate's own.
+    pub fn keys() -> impl Iterator<Item = &'static ConfigKey> {
+        keys::all()
+    }
+
+    /// The values in force as `(key, value)`, supported keys only, without secrets: for logs.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.in_force.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// The value in force of a supported key.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    pub(super) fn from_entries(entries: &[(String, String)]) -> Result<Self, Error> {
+        let mut settings = Settings::read(entries)?;
+        checks::resolve(&mut settings)?;
+        Self::from_settings(&settings)
+    }
+
+    fn from_settings(s: &Settings) -> Result<Self, Error> {
+        Ok(Self {
+            bootstrap_servers: HostPort::parse_list(s.list("bootstrap.servers"))?,
+            client_id: s.text("client.id").unwrap_or_default().to_owned(),
+            acks: Acks::parse(s.text("acks").unwrap_or_default()),
+            enable_idempotence: s.flag("enable.idempotence"),
+            retries: u32::try_from(s.number("retries")).unwrap_or(u32::MAX),
+            max_in_flight: size(s, "max.in.flight.requests.per.connection"),
+            delivery_timeout: millis(s, "delivery.timeout.ms"),
+            request_timeout: millis(s, "request.timeout.ms"),
+            linger: millis(s, "linger.ms"),
+            batch_size: size(s, "batch.size"),
+            max_request_size: size(s, "max.request.size"),
+            buffer_memory: s.number("buffer.memory").unsigned_abs(),
+            max_block: millis(s, "max.block.ms"),
+            partitioner: s
+                .text("partitioner.class")
+                .map_or(Ok(PartitionerKind::Default), PartitionerKind::parse)?,
+            partitioner_ignore_keys: s.flag("partitioner.ignore.keys"),
+            partitioner_adaptive: s.flag("partitioner.adaptive.partitioning.enable"),
+            partitioner_availability_timeout: millis(s, "partitioner.availability.timeout.ms"),
+            retry_backoff: millis(s, "retry.backoff.ms"),
+            retry_backoff_max: millis(s, "retry.backoff.max.ms"),
+            reconnect_backoff: millis(s, "reconnect.backoff.ms"),
+            reconnect_backoff_max: millis(s, "reconnect.backoff.max.ms"),
+            socket_connection_setup_timeout: millis(s, "socket.connection.setup.timeout.ms"),
+            socket_connection_setup_timeout_max: millis(
+                s,
+                "socket.connection.setup.timeout.max.ms",
+            ),
+            connections_max_idle: (s.number("connections.max.idle.ms") >= 0)
+                .then(|| millis(s, "connections.max.idle.ms")),
+            send_buffer: usize::try_from(s.number("send.buffer.bytes")).ok(),
+            receive_buffer: usize::try_from(s.number("receive.buffer.bytes")).ok(),
+            metadata_max_age: millis(s, "metadata.max.age.ms"),
+            metadata_max_idle: millis(s, "metadata.max.idle.ms"),
+            metadata_recovery_strategy: MetadataRecoveryStrategy::parse(
+                s.text("metadata.recovery.strategy").unwrap_or_default(),
+            ),
+            metadata_recovery_rebootstrap_trigger: millis(
+                s,
+                "metadata.recovery.rebootstrap.trigger.ms",
+            ),
+            callback_threads: size(s, "callback.threads"),
+            callback_max_pending: size(s, "callback.max.pending"),
+            wait_ends_linger: s.flag("wait.ends.linger"),
+            close_on_drop_timeout: millis(s, "close.on.drop.timeout.ms"),
+            in_force: s.in_force(),
+        })
+    }
+}
+
+/// The table keeps such numbers from being negative.
+fn millis(settings: &Settings, name: &str) -> Duration {
+    Duration::from_millis(u64::try_from(settings.number(name)).unwrap_or(0))
+}
+
+fn size(settings: &Settings, name: &str) -> usize {
+    usize::try_from(settings.number(name)).unwrap_or(0)
+}
+
+impl fmt::Display for ProducerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, value)) in self.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}{name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ProducerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
