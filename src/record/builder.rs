@@ -1,0 +1,305 @@
+//! Encoding records in place, the one copy that a record sees on its way.
+//!
+//! Owned by a batch of the accumulator: the user's thread appends under the partition's lock, and
+//! whichever thread ends the batch seals it. The sender thread then completes the header, and once
+//! more if the batch gets another epoch or sequence. Memory comes in segments of fixed capacity and
+//! never grows here.
+
+use super::batch::{self, Records, offset};
+use super::{Header, RECORD_BATCH_OVERHEAD, checksum, varint};
+
+/// What a record holds, borrowed from the caller.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordData<'a> {
+    /// The key; `None` is null.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` is null.
+    pub value: Option<&'a [u8]>,
+    /// The headers, in order.
+    pub headers: &'a [Header<'a>],
+    /// Milliseconds since 1970.
+    pub timestamp: i64,
+}
+
+/// A batch under construction.
+#[derive(Debug)]
+pub struct RecordBatchBuilder {
+    /// The batch's bytes. The first segment begins with the header; a record lies wholly in one.
+    segments: Vec<Vec<u8>>,
+    /// Bytes in all segments but the last.
+    full: usize,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    /// The CRC-32C of the records; known once the batch is sealed.
+    records_crc: Option<u32>,
+}
+
+/// Room for all that stands before a record's key, or before its value if the key is null: at most
+/// 5 bytes of length, 1 of attributes, 10 of timestamp, 5 of offset, 5 + 1 of key and value length.
+const PREFIX: usize = 32;
+
+impl RecordBatchBuilder {
+    /// Starts a batch in a segment that has capacity for at least the header. What the segment
+    /// holds is dropped.
+    pub fn new(mut first_segment: Vec<u8>) -> Self {
+        debug_assert!(first_segment.capacity() >= RECORD_BATCH_OVERHEAD);
+        first_segment.clear();
+        first_segment.extend_from_slice(&[0; RECORD_BATCH_OVERHEAD]);
+        Self {
+            segments: vec![first_segment],
+            full: 0,
+            count: 0,
+            base_timestamp: -1,
+            max_timestamp: -1,
+            records_crc: None,
+        }
+    }
+
+    /// Adds a record; gives its place in the batch. `None` if the last segment has no room for it:
+    /// nothing is written then, and [`add_segment`](Self::add_segment) makes room.
+    #[inline]
+    pub fn try_append(&mut self, record: &RecordData<'_>) -> Option<u32> {
+        debug_assert!(self.records_crc.is_none(), "the batch is sealed");
+        let index = self.count;
+        let delta = self.timestamp_delta(record.timestamp);
+        let body = body_size(record, delta, index);
+        let segment = self.segments.last_mut()?;
+        let room = segment.capacity() - segment.len();
+        if varint::length_size(body) + body > room {
+            return None;
+        }
+
+        let mut prefix = [0; PREFIX];
+        let mut at = varint::put(body as i64, &mut prefix, 0);
+        // The byte of attributes stays zero.
+        at = varint::put(delta, &mut prefix, at + 1);
+        at = varint::put(index.into(), &mut prefix, at);
+        at = varint::put(length_or_null(record.key), &mut prefix, at);
+        if record.key.is_none() {
+            at = varint::put(length_or_null(record.value), &mut prefix, at);
+        }
+        push_prefix(segment, &prefix, at, room);
+        if let Some(key) = record.key {
+            segment.extend_from_slice(key);
+            varint::write(length_or_null(record.value), segment);
+        }
+        if let Some(value) = record.value {
+            segment.extend_from_slice(value);
+        }
+        if record.headers.is_empty() {
+            segment.push(0);
+        } else {
+            push_headers(segment, record.headers);
+        }
+
+        if index == 0 {
+            (self.base_timestamp, self.max_timestamp) = (record.timestamp, record.timestamp);
+        } else {
+            self.max_timestamp = self.max_timestamp.max(record.timestamp);
+        }
+        self.count = index + 1;
+        Some(index)
+    }
+
+    /// How many bytes the record would take as the next one of this batch.
+    pub fn record_size(&self, record: &RecordData<'_>) -> usize {
+        let body = body_size(record, self.timestamp_delta(record.timestamp), self.count);
+        varint::length_size(body) + body
+    }
+
+    /// The first record sets the base.
+    #[inline]
+    fn timestamp_delta(&self, timestamp: i64) -> i64 {
+        if self.count == 0 { 0 } else { timestamp.wrapping_sub(self.base_timestamp) }
+    }
+
+    /// Adds memory, for the records that come. What the segment holds is dropped.
+    pub fn add_segment(&mut self, mut segment: Vec<u8>) {
+        debug_assert!(self.records_crc.is_none(), "the batch is sealed");
+        segment.clear();
+        self.full = self.size();
+        self.segments.push(segment);
+    }
+
+    /// The batch's bytes so far, the header included.
+    pub fn size(&self) -> usize {
+        self.full + self.segments.last().map_or(0, Vec::len)
+    }
+
+    /// The bytes that the last segment has left.
+    pub fn room(&self) -> usize {
+        self.segments.last().map_or(0, |segment| segment.capacity() - segment.len())
+    }
+
+    /// The number of records.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether there is no record yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The first record's timestamp; -1 if there is none.
+    pub fn base_timestamp(&self) -> i64 {
+        self.base_timestamp
+    }
+
+    /// The latest timestamp; -1 if there is no record.
+    pub fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
+    }
+
+    /// Whether the batch is sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.records_crc.is_some()
+    }
+
+    /// Ends the appending and checksums the records. Sealing again does nothing.
+    pub fn seal(&mut self) {
+        if self.records_crc.is_none() {
+            let mut skip = RECORD_BATCH_OVERHEAD;
+            let crc = self.segments.iter().fold(0, |crc, segment| {
+                crc32c::crc32c_append(crc, &segment[std::mem::take(&mut skip)..])
+            });
+            self.records_crc = Some(crc);
+        }
+    }
+
+    /// Writes the header, for a batch with at least one record. A producer that is not idempotent
+    /// has -1 for id, epoch and sequence. May be called again with others: it touches the header
+    /// only. Seals the batch if need be.
+    pub fn finish(
+        &mut self,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+        transactional: bool,
+    ) {
+        debug_assert!(self.count > 0, "a batch has at least one record");
+        self.seal();
+        let size = self.size();
+        debug_assert!(i32::try_from(size).is_ok(), "a batch of {size} bytes");
+        let attributes = if transactional { batch::TRANSACTIONAL } else { 0 };
+        let records_crc = self.records_crc.unwrap_or_default();
+        let header = &mut self.segments[0][..RECORD_BATCH_OVERHEAD];
+
+        // The base offset, 0, is the broker's to set, as is the leader epoch.
+        let batch_length = (size - offset::PARTITION_LEADER_EPOCH) as i32;
+        set(header, offset::BATCH_LENGTH, batch_length.to_be_bytes());
+        set(header, offset::PARTITION_LEADER_EPOCH, (-1i32).to_be_bytes());
+        header[offset::MAGIC] = batch::MAGIC;
+        set(header, offset::ATTRIBUTES, attributes.to_be_bytes());
+        set(header, offset::LAST_OFFSET_DELTA, (self.count - 1).to_be_bytes());
+        set(header, offset::BASE_TIMESTAMP, self.base_timestamp.to_be_bytes());
+        set(header, offset::MAX_TIMESTAMP, self.max_timestamp.to_be_bytes());
+        set(header, offset::PRODUCER_ID, producer_id.to_be_bytes());
+        set(header, offset::PRODUCER_EPOCH, producer_epoch.to_be_bytes());
+        set(header, offset::BASE_SEQUENCE, base_sequence.to_be_bytes());
+        set(header, offset::RECORD_COUNT, self.count.to_be_bytes());
+
+        let header_crc = crc32c::crc32c(&header[offset::ATTRIBUTES..]);
+        let records_len = (size - RECORD_BATCH_OVERHEAD) as u32;
+        let crc = checksum::combine(header_crc, records_crc, records_len);
+        set(header, offset::CRC, crc.to_be_bytes());
+    }
+
+    /// The batch's bytes, in order.
+    pub fn segments(&self) -> &[Vec<u8>] {
+        &self.segments
+    }
+
+    /// The memory, to be used again.
+    pub fn into_segments(self) -> Vec<Vec<u8>> {
+        self.segments
+    }
+
+    /// The records again, for splitting the batch or handing them back; their offsets are their
+    /// places in it.
+    pub fn records(&self) -> Records<'_> {
+        let (first, rest) = match self.segments.split_first() {
+            Some((first, rest)) => (&first[RECORD_BATCH_OVERHEAD..], rest),
+            None => (&[][..], &[][..]),
+        };
+        Records::new(first, rest, self.count, 0, self.base_timestamp)
+    }
+}
+
+/// Writes `value` into the header at a position of [`offset`].
+fn set<const N: usize>(header: &mut [u8], at: usize, value: [u8; N]) {
+    header[at..at + N].copy_from_slice(&value);
+}
+
+/// The bytes after a record's length field.
+#[inline]
+fn body_size(record: &RecordData<'_>, timestamp_delta: i64, index: u32) -> usize {
+    let headers = if record.headers.is_empty() { 1 } else { headers_size(record.headers) };
+    1 + varint::size(timestamp_delta)
+        + varint::size(index.into())
+        + bytes_size(record.key.map(<[u8]>::len))
+        + bytes_size(record.value.map(<[u8]>::len))
+        + headers
+}
+
+/// The bytes of a key or value of this length, with the length field.
+#[inline]
+fn bytes_size(length: Option<usize>) -> usize {
+    length.map_or(NULL_SIZE, |length| varint::length_size(length) + length)
+}
+
+/// The bytes of the length -1, which stands for null.
+const NULL_SIZE: usize = 1;
+
+fn headers_size(headers: &[Header<'_>]) -> usize {
+    headers.iter().fold(varint::length_size(headers.len()), |size, header| {
+        let value = header.value.as_deref().map(<[u8]>::len);
+        size + bytes_size(Some(header.name.len())) + bytes_size(value)
+    })
+}
+
+#[inline]
+fn length_or_null(bytes: Option<&[u8]>) -> i64 {
+    bytes.map_or(-1, |bytes| bytes.len() as i64)
+}
+
+/// Appends the first `len` bytes of `prefix`. A copy of fixed size is two stores, where one of
+/// variable size is a call; what is too much is taken back.
+#[inline(always)]
+fn push_prefix(segment: &mut Vec<u8>, prefix: &[u8; PREFIX], len: usize, room: usize) {
+    if room < PREFIX {
+        return segment.extend_from_slice(&prefix[..len]);
+    }
+    let end = segment.len() + len;
+    segment.extend_from_slice(prefix);
+    segment.truncate(end);
+}
+
+fn push_headers(segment: &mut Vec<u8>, headers: &[Header<'_>]) {
+    varint::write(headers.len() as i64, segment);
+    for header in headers {
+        let value = header.value.as_deref();
+        varint::write(header.name.len() as i64, segment);
+        segment.extend_from_slice(header.name.as_bytes());
+        varint::write(length_or_null(value), segment);
+        segment.extend_from_slice(value.unwrap_or_default());
+    }
+}
+
+/// The largest size of a batch that holds one such record: what size checks compare with
+/// `max.request.size` and `buffer.memory`, before the record's place in a batch is known. The same
+/// as Java's `estimateSizeInBytesUpperBound`.
+pub fn estimate_size_upper_bound(
+    key_len: Option<usize>,
+    value_len: Option<usize>,
+    headers: &[Header<'_>],
+) -> usize {
+    // Length and offset take 5 bytes at the most, the timestamp 10, the attributes 1.
+    const MAX_RECORD_OVERHEAD: usize = 21;
+    RECORD_BATCH_OVERHEAD
+        + MAX_RECORD_OVERHEAD
+        + bytes_size(key_len)
+        + bytes_size(value_len)
+        + headers_size(headers)
+}
