@@ -34,10 +34,10 @@ impl HostPort {
         Ok(Self { host: host.to_owned(), port })
     }
 
-    /// The whole list; empty items are skipped, as in Java.
+    /// The whole list: at least one, none twice.
     pub(super) fn parse_list(entries: &[String]) -> Result<Vec<Self>, Error> {
         let mut servers: Vec<Self> = Vec::new();
-        for entry in entries.iter().filter(|entry| !entry.is_empty()) {
+        for entry in entries {
             let server = Self::parse(entry).map_err(|why| {
                 Error::Config(format!("bootstrap.servers: `{entry}`: {why}").into())
             })?;
@@ -154,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn a_list_skips_empty_items_and_refuses_doubles() {
+    fn a_list_is_not_empty_and_has_no_doubles() {
         let list = |items: &[&str]| {
             HostPort::parse_list(&items.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
         };
         let shown: Vec<_> =
-            list(&["a:1", "", "[::1]:2"]).unwrap().iter().map(HostPort::to_string).collect();
+            list(&["a:1", "[::1]:2"]).unwrap().iter().map(HostPort::to_string).collect();
         assert_eq!(shown, ["a:1", "[::1]:2"]);
         assert!(list(&["a:1", "a:2"]).is_ok());
         assert!(list(&["a:1", "b:1", "A:1"]).unwrap_err().to_string().contains("more than once"));
-        assert!(list(&[""]).unwrap_err().to_string().contains("no address"));
+        assert!(list(&[]).unwrap_err().to_string().contains("no address"));
     }
 }

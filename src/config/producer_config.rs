@@ -216,3 +216,65 @@ impl fmt::Debug for ProducerConfig {
         f.debug_map().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(entries: &[(&str, &str)]) -> ProducerConfig {
+        let all = [("bootstrap.servers", "b:9092")].iter().chain(entries).copied();
+        ProducerConfig::from_properties(all).unwrap()
+    }
+
+    #[test]
+    fn typed_values_have_kafkas_defaults() {
+        let c = config(&[]);
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        assert_eq!(c.bootstrap_servers, [HostPort { host: "b".to_owned(), port: 9092 }]);
+        assert_eq!(c.client_id, "");
+        assert_eq!((c.acks, c.enable_idempotence), (Acks::All, true));
+        assert_eq!((c.retries, c.max_in_flight), (2_147_483_647, 5));
+        assert_eq!((c.delivery_timeout, c.request_timeout), (s(120), s(30)));
+        assert_eq!((c.linger, c.max_block), (ms(5), s(60)));
+        assert_eq!((c.batch_size, c.max_request_size), (16_384, 1_048_576));
+        assert_eq!(c.buffer_memory, 33_554_432);
+        assert_eq!(c.partitioner, PartitionerKind::Default);
+        assert!(c.partitioner_adaptive && !c.partitioner_ignore_keys);
+        assert_eq!(c.partitioner_availability_timeout, Duration::ZERO);
+        assert_eq!((c.retry_backoff, c.retry_backoff_max), (ms(100), s(1)));
+        assert_eq!((c.reconnect_backoff, c.reconnect_backoff_max), (ms(50), s(1)));
+        assert_eq!(c.socket_connection_setup_timeout, s(10));
+        assert_eq!(c.socket_connection_setup_timeout_max, s(30));
+        assert_eq!(c.connections_max_idle, Some(s(540)));
+        assert_eq!((c.send_buffer, c.receive_buffer), (Some(131_072), Some(32_768)));
+        assert_eq!((c.metadata_max_age, c.metadata_max_idle), (s(300), s(300)));
+        assert_eq!(c.metadata_recovery_strategy, MetadataRecoveryStrategy::Rebootstrap);
+        assert_eq!(c.metadata_recovery_rebootstrap_trigger, s(300));
+        assert_eq!((c.callback_threads, c.callback_max_pending), (1, 100_000));
+        assert!(c.wait_ends_linger);
+        assert_eq!(c.close_on_drop_timeout, s(30));
+    }
+
+    #[test]
+    fn minus_one_means_none_and_long_bounds_fit() {
+        let c = config(&[
+            ("connections.max.idle.ms", "-1"),
+            ("send.buffer.bytes", "-1"),
+            ("receive.buffer.bytes", "0"),
+            ("max.block.ms", "9223372036854775807"),
+            ("metadata.recovery.strategy", "NONE"),
+        ]);
+        assert_eq!(c.connections_max_idle, None);
+        assert_eq!((c.send_buffer, c.receive_buffer), (None, Some(0)));
+        assert_eq!(c.max_block, Duration::from_millis(i64::MAX.unsigned_abs()));
+        assert_eq!(c.metadata_recovery_strategy, MetadataRecoveryStrategy::None);
+    }
+
+    #[test]
+    fn resolved_values_reach_the_typed_ones() {
+        let c = config(&[("acks", "1"), ("linger.ms", "200000"), ("reconnect.backoff.ms", "70")]);
+        assert_eq!((c.acks, c.enable_idempotence), (Acks::Leader, false));
+        assert_eq!(c.delivery_timeout, Duration::from_secs(230));
+        assert_eq!(c.reconnect_backoff_max, Duration::from_millis(70));
+    }
+}

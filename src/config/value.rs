@@ -50,9 +50,10 @@ impl Value {
             ValueType::Double => trimmed.parse().ok().map(Self::Double),
             ValueType::String | ValueType::Class => Some(Self::Text(trimmed.to_owned())),
             ValueType::Password => Some(Self::Text(text.to_owned())),
-            ValueType::List if trimmed.is_empty() => Some(Self::List(Vec::new())),
+            // An empty item is a comma too many, as at a line's end.
             ValueType::List => {
-                Some(Self::List(trimmed.split(',').map(|item| item.trim().to_owned()).collect()))
+                let items = trimmed.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Some(Self::List(items.map(str::to_owned).collect()))
             }
         }
     }
