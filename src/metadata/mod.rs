@@ -1,5 +1,20 @@
-//! (being built)
+//! What is known of the cluster: brokers, topics, partitions and their leaders.
+//!
+//! The sender owns [`Metadata`] and keeps it up to date; user threads see it through the
+//! [`MetadataCell`], as immutable [`Cluster`] snapshots, and wait there for topics they need.
 
-pub(crate) mod snapshot;
+mod apply; // how a response becomes a snapshot
+mod cell; // what user threads and the sender share
+mod schedule; // when to ask again
+mod snapshot; // the cluster at one moment
+mod updates; // the sender's side: when to ask, what for, taking in answers
+mod wait; // a user thread's waits
 
-pub(crate) use snapshot::{Cluster, Node, PartitionMetadata, TopicMetadata};
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::cell::{MetadataCell, Refusal};
+pub(crate) use self::schedule::Jitter;
+pub(crate) use self::snapshot::{Cluster, Node, PartitionMetadata, TopicMetadata};
+pub(crate) use self::updates::{LeaderChange, Metadata, MetadataSettings, Update};
+pub(crate) use self::wait::{ReadyWait, TopicWait, Wait};

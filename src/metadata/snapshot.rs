@@ -163,6 +163,15 @@ impl Cluster {
         }
     }
 
+    /// Makes every leader and epoch unknown; the topics and their partitions stay known.
+    pub(crate) fn forget_leaders(&mut self) {
+        for topic in self.topics.values_mut() {
+            let topic = Arc::make_mut(topic);
+            topic.partitions.fill(PartitionMetadata::UNKNOWN);
+            topic.derive_available();
+        }
+    }
+
     /// Claims that hold for every snapshot; called when one is published in debug builds.
     pub(crate) fn invariants(&self) {
         assert!(self.nodes.iter().all(|(id, node)| *id == node.id));

@@ -1,0 +1,219 @@
+//! When to ask for metadata again: age, back-off after failures, back-off while answers bring
+//! nothing new. Pure; the sender's `Metadata` owns it.
+
+use std::time::Duration;
+
+use crate::time::MonoTime;
+
+/// Spreads a back-off at random, so that clients do not return in step.
+pub(crate) type Jitter<'a> = &'a mut dyn FnMut(Duration) -> Duration;
+
+/// The times that decide when the next update is due.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    /// `retry.backoff.ms`: the first back-off; each further one is twice as long.
+    backoff: Duration,
+    /// `retry.backoff.max.ms`, jitter included.
+    backoff_max: Duration,
+    /// `metadata.max.age.ms`.
+    max_age: Duration,
+    /// Failures since the last success.
+    failures: u32,
+    /// Successes in a row that brought nothing new.
+    equivalents: u32,
+    /// No update before this: at least one back-off lies between updates.
+    not_before: MonoTime,
+    /// No update before this unless the metadata is too old: grows with `equivalents`.
+    not_before_while_equivalent: MonoTime,
+    /// The last success that refreshed all topics.
+    refreshed: Option<MonoTime>,
+}
+
+impl Schedule {
+    /// A schedule that allows an update at once.
+    pub(super) fn new(backoff: Duration, backoff_max: Duration, max_age: Duration) -> Self {
+        Self {
+            backoff,
+            backoff_max,
+            max_age,
+            failures: 0,
+            equivalents: 0,
+            not_before: MonoTime::ZERO,
+            not_before_while_equivalent: MonoTime::ZERO,
+            refreshed: None,
+        }
+    }
+
+    /// Whether all topics are to be refreshed because the metadata is too old.
+    pub(super) fn is_aged(&self, now: MonoTime) -> bool {
+        self.refreshed.is_some_and(|t| t + self.max_age <= now)
+    }
+
+    /// The time until the next update, zero if it is due. `wanted`: somebody asked for one.
+    pub(super) fn wait(&self, wanted: bool, now: MonoTime) -> Duration {
+        let aged = self.refreshed.map_or(MonoTime::MAX, |t| t + self.max_age);
+        let mut allowed = self.not_before;
+        if aged > now {
+            allowed = allowed.max(self.not_before_while_equivalent);
+        }
+        let due = if wanted { allowed } else { allowed.max(aged) };
+        due.since(now)
+    }
+
+    /// A topic that was never asked for must not wait for a back-off that others caused.
+    pub(super) fn on_new_topic(&mut self) {
+        self.not_before = MonoTime::ZERO;
+        self.forget_equivalents();
+    }
+
+    /// A request goes out. One that was due by age does not count as asking again and again.
+    pub(super) fn on_request(&mut self, now: MonoTime) {
+        if self.is_aged(now) {
+            self.forget_equivalents();
+        }
+    }
+
+    /// A response was applied. `full`: it covered all topics; `learned`: it brought news.
+    pub(super) fn on_success(
+        &mut self,
+        full: bool,
+        learned: bool,
+        now: MonoTime,
+        jitter: Jitter<'_>,
+    ) {
+        self.failures = 0;
+        self.not_before = now + self.backoff(0, jitter);
+        if full {
+            self.refreshed = Some(now);
+        }
+        if learned {
+            self.forget_equivalents();
+        } else {
+            let backoff = self.backoff(self.equivalents, jitter);
+            self.equivalents = self.equivalents.saturating_add(1);
+            self.not_before_while_equivalent = now + backoff;
+        }
+    }
+
+    /// A request failed, or could not be sent.
+    pub(super) fn on_failure(&mut self, now: MonoTime, jitter: Jitter<'_>) {
+        self.not_before = now + self.backoff(self.failures, jitter);
+        self.failures = self.failures.saturating_add(1);
+        self.forget_equivalents();
+    }
+
+    fn forget_equivalents(&mut self) {
+        self.equivalents = 0;
+        self.not_before_while_equivalent = MonoTime::ZERO;
+    }
+
+    /// The back-off after `earlier` ones, as KIP-580: doubling, spread at random, bounded.
+    fn backoff(&self, earlier: u32, jitter: Jitter<'_>) -> Duration {
+        let factor = 1 << earlier.min(31);
+        let backoff = self.backoff.saturating_mul(factor).min(self.backoff_max);
+        jitter(backoff).min(self.backoff_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Duration = Duration::from_millis(100);
+    const MAX_AGE: Duration = Duration::from_secs(300);
+
+    fn schedule() -> Schedule {
+        Schedule::new(BACKOFF, Duration::from_secs(1), MAX_AGE)
+    }
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::ZERO + Duration::from_millis(millis)
+    }
+
+    fn waits(schedule: &Schedule, now: MonoTime) -> (u128, u128) {
+        (schedule.wait(true, now).as_millis(), schedule.wait(false, now).as_millis())
+    }
+
+    #[test]
+    fn the_first_update_is_allowed_at_once() {
+        assert_eq!(schedule().wait(true, at(0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn without_a_request_the_next_update_is_due_by_age_and_with_one_after_the_backoff() {
+        let mut schedule = schedule();
+        schedule.on_success(true, true, at(1000), &mut |d| d);
+        assert_eq!(waits(&schedule, at(1000)), (100, 300_000));
+        assert_eq!(waits(&schedule, at(1040)), (60, 299_960));
+        assert_eq!(waits(&schedule, at(301_000)), (0, 0));
+        assert!(schedule.is_aged(at(301_000)) && !schedule.is_aged(at(300_999)));
+    }
+
+    #[test]
+    fn partial_updates_do_not_postpone_the_full_one() {
+        let mut schedule = schedule();
+        schedule.on_success(true, true, at(0), &mut |d| d);
+        schedule.on_success(false, true, at(5000), &mut |d| d);
+        assert_eq!(schedule.wait(false, at(5000)), MAX_AGE - Duration::from_secs(5));
+    }
+
+    #[test]
+    fn failures_double_the_backoff_up_to_its_bound_and_leave_the_last_success() {
+        let mut schedule = schedule();
+        schedule.on_success(true, true, at(0), &mut |d| d);
+        for expected in [100, 200, 400, 800, 1000, 1000] {
+            schedule.on_failure(at(1000), &mut |d| d);
+            assert_eq!(schedule.wait(true, at(1000)).as_millis(), expected);
+        }
+        assert_eq!(schedule.wait(false, at(1000)).as_millis(), 299_000);
+        schedule.on_success(true, true, at(2000), &mut |d| d);
+        schedule.on_failure(at(3000), &mut |d| d);
+        assert_eq!(schedule.wait(true, at(3000)), BACKOFF);
+    }
+
+    #[test]
+    fn answers_without_news_double_the_backoff_until_there_is_news() {
+        let mut schedule = schedule();
+        for expected in [100, 200, 400, 800, 1000] {
+            schedule.on_success(true, false, at(0), &mut |d| d);
+            assert_eq!(schedule.wait(true, at(0)).as_millis(), expected);
+        }
+        schedule.on_success(true, true, at(0), &mut |d| d);
+        assert_eq!(schedule.wait(true, at(0)), BACKOFF);
+    }
+
+    #[test]
+    fn a_new_topic_overrides_every_backoff() {
+        let mut schedule = schedule();
+        schedule.on_success(true, false, at(0), &mut |d| d);
+        schedule.on_success(true, false, at(0), &mut |d| d);
+        schedule.on_failure(at(0), &mut |d| d);
+        schedule.on_new_topic();
+        assert_eq!(schedule.wait(true, at(0)), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_update_by_age_is_not_held_back_by_answers_without_news() {
+        let second = Duration::from_secs(1);
+        let mut schedule = Schedule::new(BACKOFF, second * 60, second);
+        for _ in 0..6 {
+            schedule.on_success(true, false, at(0), &mut |d| d);
+        }
+        assert_eq!(schedule.wait(true, at(0)), BACKOFF * 32);
+        assert_eq!(schedule.wait(true, at(1000)), Duration::ZERO);
+        schedule.on_request(at(1000));
+        schedule.on_success(true, false, at(1000), &mut |d| d);
+        assert_eq!(schedule.wait(true, at(1000)), BACKOFF);
+    }
+
+    #[test]
+    fn jitter_spreads_the_backoff_within_its_bound() {
+        let mut schedule = schedule();
+        schedule.on_failure(at(0), &mut |d| d * 12 / 10);
+        assert_eq!(schedule.wait(true, at(0)).as_millis(), 120);
+        for _ in 0..5 {
+            schedule.on_failure(at(0), &mut |d| d * 12 / 10);
+        }
+        assert_eq!(schedule.wait(true, at(0)).as_millis(), 1000);
+    }
+}
