@@ -5,7 +5,13 @@
 //! [`channel`] is one connection, [`transport`] what its bytes pass through, [`frame`] what it
 //! carries. Of Kafka's protocol this module knows no more than the length before each frame.
 
+mod channel;
 mod frame;
+mod mio_net;
+mod selector;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transport;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -13,7 +19,9 @@ use std::time::Duration;
 
 use crate::time::MonoTime;
 
-pub(crate) use frame::{FrameError, MAX_FRAME_SIZE, OutFrame, Piece};
+pub(crate) use frame::{OutFrame, Piece};
+pub(crate) use mio_net::MioNet;
+pub(crate) use selector::{Completions, DisconnectCause, Disconnection, ReturnedFrame, Selector};
 
 /// One connection's name. A closed connection's id is not given to another one, so that readiness
 /// reported late can't reach the wrong connection.

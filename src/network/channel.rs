@@ -1,0 +1,249 @@
+//! One connection: its state, the frames queued on it, and whether its socket may have more to
+//! give or take.
+//!
+//! The [`super::selector`] owns channels and calls them on the sender thread. Readiness arrives as
+//! edges; a channel keeps it as levels, until a read or write said `WouldBlock`.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+
+use super::frame::{FrameReader, MAX_FRAME_SIZE, OutFrame, WriteCursor};
+use super::selector::{DisconnectCause, ReturnedFrame};
+use super::transport::Transport;
+use super::{ConnectionId, Net};
+use crate::time::MonoTime;
+
+/// Slices handed to one write: with 16 KiB batches about a megabyte.
+const MAX_SLICES: usize = 128;
+
+/// Reads of one channel in a turn, so that one busy broker can't hold up the others.
+const MAX_READS: usize = 16;
+
+/// How far a connection has come. Each state leads to the next; only the last two alternate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChannelState {
+    /// The socket is connecting.
+    Connecting,
+    /// The transport's handshake is under way (TLS); at once over for plaintext.
+    Securing,
+    /// The client proves who it is (SASL); at once over without.
+    Authenticating,
+    /// Bytes flow; the client asks which API versions the broker speaks.
+    Negotiating,
+    /// Any request may be sent.
+    Ready,
+    /// The client proves anew who it is (KIP-368); queued frames wait.
+    Reauthenticating,
+}
+
+impl ChannelState {
+    fn may_become(self, next: Self) -> bool {
+        use ChannelState::{
+            Authenticating, Connecting, Negotiating, Ready, Reauthenticating, Securing,
+        };
+        matches!(
+            (self, next),
+            (Connecting, Securing)
+                | (Securing, Authenticating)
+                | (Authenticating, Negotiating)
+                | (Negotiating, Ready)
+                | (Ready, Reauthenticating)
+                | (Reauthenticating, Ready)
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    tag: u64,
+    frame: OutFrame,
+    cursor: WriteCursor,
+}
+
+/// One connection of the selector.
+#[derive(Debug)]
+pub(super) struct KafkaChannel {
+    id: ConnectionId,
+    state: ChannelState,
+    transport: Transport,
+    /// Frames not wholly written, oldest first; only the first may be partly written.
+    outgoing: VecDeque<Outgoing>,
+    reader: FrameReader,
+    /// A read might not say `WouldBlock`.
+    readable: bool,
+    /// A write might not say `WouldBlock`.
+    writable: bool,
+    /// Reads wait until it is lifted.
+    muted: bool,
+    /// When it was opened or last had something to do; for the idle limit.
+    pub(super) last_active: MonoTime,
+}
+
+impl KafkaChannel {
+    pub(super) fn new(id: ConnectionId, transport: Transport, now: MonoTime) -> Self {
+        Self {
+            id,
+            state: ChannelState::Connecting,
+            transport,
+            outgoing: VecDeque::new(),
+            reader: FrameReader::new(MAX_FRAME_SIZE),
+            readable: false,
+            writable: false,
+            muted: false,
+            last_active: now,
+        }
+    }
+
+    pub(super) fn state(&self) -> ChannelState {
+        self.state
+    }
+
+    /// The one writer of the state.
+    pub(super) fn transition_to(&mut self, next: ChannelState) {
+        debug_assert!(self.state.may_become(next), "{:?} -> {next:?}", self.state);
+        self.state = next;
+    }
+
+    /// Notes an edge.
+    pub(super) fn on_edge(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    pub(super) fn set_muted(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    pub(super) fn enqueue(&mut self, tag: u64, frame: OutFrame) {
+        let cursor = WriteCursor::at_start(&frame);
+        self.outgoing.push_back(Outgoing { tag, frame, cursor });
+    }
+
+    /// Whether a turn could achieve something without a further edge.
+    pub(super) fn wants_turn(&self) -> bool {
+        match self.state {
+            ChannelState::Connecting | ChannelState::Securing | ChannelState::Authenticating => {
+                self.readable || self.writable
+            }
+            _ => (self.readable && !self.muted) || self.can_write(),
+        }
+    }
+
+    fn can_write(&self) -> bool {
+        let open = matches!(self.state, ChannelState::Negotiating | ChannelState::Ready);
+        open && self.writable && !self.outgoing.is_empty()
+    }
+
+    /// Goes on with the steps before the first request; true when the last of them is done.
+    pub(super) fn establish<N: Net>(&mut self, net: &mut N) -> Result<bool, DisconnectCause> {
+        if self.state == ChannelState::Connecting {
+            if !net.finish_connect(self.id).map_err(DisconnectCause::ConnectFailed)? {
+                (self.readable, self.writable) = (false, false);
+                return Ok(false);
+            }
+            self.transition_to(ChannelState::Securing);
+        }
+        if self.state == ChannelState::Securing {
+            if !self.transport.handshake(net, self.id).map_err(DisconnectCause::Failed)? {
+                (self.readable, self.writable) = (false, false);
+                return Ok(false);
+            }
+            self.transition_to(ChannelState::Authenticating);
+        }
+        self.transition_to(ChannelState::Negotiating);
+        Ok(true)
+    }
+
+    /// Writes queued frames until there is none or the socket is full; hands the completed ones
+    /// to `complete`.
+    pub(super) fn write<N: Net>(
+        &mut self,
+        net: &mut N,
+        mut complete: impl FnMut(u64, OutFrame),
+    ) -> io::Result<()> {
+        while self.can_write() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut used = 0;
+            for out in &self.outgoing {
+                used += out.cursor.fill(&out.frame, &mut slices[used..]);
+                if used == MAX_SLICES {
+                    break;
+                }
+            }
+            match self.transport.write_vectored(net, self.id, &slices[..used]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => self.on_written(written, &mut complete),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_written(&mut self, mut bytes: usize, complete: &mut impl FnMut(u64, OutFrame)) {
+        while bytes > 0 {
+            let Some(mut out) = self.outgoing.pop_front() else {
+                debug_assert!(false, "{bytes} bytes written beyond the last frame");
+                return;
+            };
+            bytes = out.cursor.advance(&out.frame, bytes);
+            if out.cursor.is_done(&out.frame) {
+                complete(out.tag, out.frame);
+            } else {
+                self.outgoing.push_front(out);
+            }
+        }
+    }
+
+    /// Reads until there is nothing more, or for one turn; hands each whole frame to `complete`.
+    pub(super) fn read<N: Net>(
+        &mut self,
+        net: &mut N,
+        scratch: &mut [u8],
+        mut complete: impl FnMut(Vec<u8>),
+    ) -> Result<(), DisconnectCause> {
+        for _ in 0..MAX_READS {
+            if !self.readable || self.muted {
+                break;
+            }
+            match self.transport.read(net, self.id, scratch) {
+                Ok(0) => {
+                    return Err(DisconnectCause::Closed { mid_frame: self.reader.is_mid_frame() });
+                }
+                Ok(n) => self
+                    .reader
+                    .feed(&scratch[..n], &mut complete)
+                    .map_err(DisconnectCause::BadFrame)?,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(e) => return Err(DisconnectCause::Failed(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The frames that were not wholly written, oldest first.
+    pub(super) fn into_unsent(self) -> Vec<ReturnedFrame> {
+        let unsent = |out: Outgoing| ReturnedFrame {
+            tag: out.tag,
+            started: out.cursor.has_started(),
+            frame: out.frame,
+        };
+        self.outgoing.into_iter().map(unsent).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ChannelState::*;
+
+    #[test]
+    fn states_follow_each_other_without_shortcuts() {
+        let all = [Connecting, Securing, Authenticating, Negotiating, Ready, Reauthenticating];
+        for (i, from) in all.into_iter().enumerate() {
+            for (j, to) in all.into_iter().enumerate() {
+                let legal = j == i + 1 || (from, to) == (Reauthenticating, Ready);
+                assert_eq!(from.may_become(to), legal, "{from:?} -> {to:?}");
+            }
+        }
+    }
+}
