@@ -1,3 +1,4 @@
 //! (being built)
 
+pub mod partitioner;
 pub mod record;

@@ -1,0 +1,559 @@
+//! Which partition a record goes to: the hash functions that clients of Kafka agree on, the choice
+//! for records without a key, and the trait for a user's own rule.
+//!
+//! Runs on the user's thread, before any lock is taken. What is kept per topic, such as the sticky
+//! partition and how many bytes went there, lives in `accumulator`; the choice itself is made by
+//! pure functions here.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::record::Headers;
+use crate::config::PartitionerKind;
+use crate::error::Error;
+use crate::sync::RwLock;
+
+/// A user's own rule for choosing partitions; any closure of this shape is one.
+///
+/// It is asked for records without an explicit partition, on the thread that calls `send`, by many
+/// threads at once. If it fails, panics, or chooses a partition that does not exist, only that
+/// `send` fails, with [`Error::InvalidRecord`].
+///
+/// ```
+/// use kafka_producer::producer::partitioner::{ClusterView, PartitionError, PartitionInput};
+/// use kafka_producer::producer::partitioner::{Partitioner, murmur2_partition};
+///
+/// // Audit records go to partition 0, all others by their keys to the rest.
+/// let rule = |input: &PartitionInput<'_>, cluster: &ClusterView<'_>| {
+///     let key = input.key.ok_or("every record needs a key")?;
+///     if key == b"audit" || cluster.partition_count() == 1 {
+///         return Ok::<i32, PartitionError>(0);
+///     }
+///     Ok(1 + murmur2_partition(key, cluster.partition_count() - 1))
+/// };
+/// let cluster = ClusterView::new(3, &[0, 1, 2]);
+/// assert_eq!(rule.partition(&PartitionInput::new("t", Some(b"audit"), None), &cluster)?, 0);
+/// # Ok::<(), PartitionError>(())
+/// ```
+pub trait Partitioner: Send + Sync {
+    /// The partition for this record, from 0 up to but not including the topic's partition count.
+    ///
+    /// # Errors
+    /// Whatever keeps the rule from choosing; its text becomes part of the error of `send`.
+    fn partition(
+        &self,
+        input: &PartitionInput<'_>,
+        cluster: &ClusterView<'_>,
+    ) -> Result<i32, PartitionError>;
+}
+
+/// Why a [`Partitioner`] did not choose; made by `?` from any error or text.
+pub type PartitionError = Box<dyn StdError + Send + Sync>;
+
+impl<F> Partitioner for F
+where
+    F: Fn(&PartitionInput<'_>, &ClusterView<'_>) -> Result<i32, PartitionError> + Send + Sync,
+{
+    fn partition(
+        &self,
+        input: &PartitionInput<'_>,
+        cluster: &ClusterView<'_>,
+    ) -> Result<i32, PartitionError> {
+        self(input, cluster)
+    }
+}
+
+/// What a [`Partitioner`] sees of a record, after serialization.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct PartitionInput<'a> {
+    /// The topic's name.
+    pub topic: &'a str,
+    /// The key; `None` is Kafka's null.
+    pub key: Option<&'a [u8]>,
+    /// The value; `None` is Kafka's null.
+    pub value: Option<&'a [u8]>,
+    /// The headers.
+    pub headers: &'a Headers<'a>,
+}
+
+impl<'a> PartitionInput<'a> {
+    /// A record without headers, to try a [`Partitioner`] with.
+    pub fn new(topic: &'a str, key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Self {
+        const NONE: &Headers<'_> = &Headers::new();
+        Self { topic, key, value, headers: NONE }
+    }
+
+    /// The same record with these headers.
+    pub fn with_headers(self, headers: &'a Headers<'a>) -> Self {
+        Self { headers, ..self }
+    }
+}
+
+impl fmt::Debug for PartitionInput<'_> {
+    /// Sizes instead of payloads, as for records.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionInput")
+            .field("topic", &self.topic)
+            .field("key_size", &self.key.map(<[u8]>::len))
+            .field("value_size", &self.value.map(<[u8]>::len))
+            .field("headers", &self.headers.len())
+            .finish()
+    }
+}
+
+/// The record's topic as the cluster hosts it now.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterView<'a> {
+    partition_count: i32,
+    available: &'a [i32],
+}
+
+impl<'a> ClusterView<'a> {
+    /// A topic of `partition_count` partitions, those of `available` with a leader.
+    ///
+    /// # Panics
+    /// If the count is below 1.
+    pub fn new(partition_count: i32, available: &'a [i32]) -> Self {
+        assert!(partition_count > 0, "a topic has at least one partition");
+        Self { partition_count, available }
+    }
+
+    /// How many partitions the topic has; at least one.
+    pub fn partition_count(&self) -> i32 {
+        self.partition_count
+    }
+
+    /// The partitions that have a leader, ascending; empty during an outage. To others records can
+    /// be sent as well: they wait for a leader.
+    pub fn available(&self) -> &'a [i32] {
+        self.available
+    }
+
+    /// Maps a random or counted number evenly to partitions: to those with a leader if there are
+    /// any, else to all.
+    fn spread(&self, number: u64) -> i32 {
+        if self.available.is_empty() {
+            // The remainder is below the count, an i32.
+            (number % u64::from(self.partition_count.unsigned_abs())) as i32
+        } else {
+            self.available[(number % self.available.len() as u64) as usize]
+        }
+    }
+}
+
+/// Asks a user's rule, and refuses a partition that does not exist. A panic goes through.
+///
+/// # Errors
+/// [`Error::InvalidRecord`].
+pub(crate) fn ask(
+    partitioner: &dyn Partitioner,
+    input: &PartitionInput<'_>,
+    cluster: &ClusterView<'_>,
+) -> Result<i32, Error> {
+    let partition = partitioner
+        .partition(input, cluster)
+        .map_err(|e| Error::InvalidRecord(format!("the partitioner failed: {e}").into()))?;
+    let count = cluster.partition_count;
+    if !(0..count).contains(&partition) {
+        let topic = input.topic;
+        let text = format!("the partitioner chose partition {partition} of {count} of {topic}");
+        return Err(Error::InvalidRecord(text.into()));
+    }
+    Ok(partition)
+}
+
+/// What a built-in rule says of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// This one.
+    Partition(i32),
+    /// Any: the topic's sticky partition, so that records fill batches together (KIP-794).
+    Sticky,
+}
+
+/// The rules that the configuration can name.
+#[derive(Debug)]
+pub(crate) struct BuiltInRules {
+    kind: PartitionerKind,
+    /// `partitioner.ignore.keys`; concerns the default rule only, as in Java.
+    ignore_keys: bool,
+    /// RoundRobin's next number, per topic.
+    counters: RwLock<BTreeMap<Arc<str>, AtomicU32>>,
+}
+
+impl BuiltInRules {
+    /// The rule of this kind.
+    pub(crate) fn new(kind: PartitionerKind, ignore_keys: bool) -> Self {
+        Self { kind, ignore_keys, counters: RwLock::default() }
+    }
+
+    /// Chooses. `random` is drawn only if the rule needs it.
+    ///
+    /// librdkafka's rules: those named `_random` leave records without a key to chance, and
+    /// `consistent_random` those with an empty key too; the others hash a null key like an empty
+    /// one.
+    pub(crate) fn choose(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        cluster: &ClusterView<'_>,
+        random: impl FnOnce() -> u64,
+    ) -> Choice {
+        let count = cluster.partition_count;
+        let key_or_empty = key.unwrap_or_default();
+        let partition = match (self.kind, key) {
+            (PartitionerKind::Default, Some(key)) if !self.ignore_keys => {
+                murmur2_partition(key, count)
+            }
+            (PartitionerKind::Default, _) => return Choice::Sticky,
+            (PartitionerKind::RoundRobin, _) => cluster.spread(self.count(topic).into()),
+            (PartitionerKind::Random, _) => cluster.spread(random()),
+            (PartitionerKind::ConsistentRandom, None | Some([])) => return Choice::Sticky,
+            (PartitionerKind::Murmur2Random | PartitionerKind::Fnv1aRandom, None) => {
+                return Choice::Sticky;
+            }
+            (PartitionerKind::Consistent | PartitionerKind::ConsistentRandom, _) => {
+                crc32_partition(key_or_empty, count)
+            }
+            (PartitionerKind::Murmur2 | PartitionerKind::Murmur2Random, _) => {
+                murmur2_partition(key_or_empty, count)
+            }
+            (PartitionerKind::Fnv1a | PartitionerKind::Fnv1aRandom, _) => {
+                fnv1a_partition(key_or_empty, count)
+            }
+        };
+        Choice::Partition(partition)
+    }
+
+    /// How many records of this topic were counted before, modulo 2^32.
+    fn count(&self, topic: &str) -> u32 {
+        if let Some(counter) = self.counters.read().get(topic) {
+            return counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut counters = self.counters.write();
+        counters.entry(topic.into()).or_default().fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Adaptive partitioning (KIP-794): the shorter a partition's queue, the more often it is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionLoad {
+    /// Partitions with running sums of their weights, so strictly ascending: a number below the
+    /// last sum means the first partition whose sum is above it.
+    sums: Vec<(u64, i32)>,
+}
+
+impl PartitionLoad {
+    /// Weights from `queues`, the batches that wait in each partition that may be chosen: it has a
+    /// leader, on a node that takes what it is sent. A queue's weight is the longest queue's
+    /// length, less its own, plus one.
+    ///
+    /// None if there is nothing to weigh: no choice, or the same for all partitions.
+    pub(crate) fn new(queues: &[(i32, u32)], partition_count: i32) -> Option<Self> {
+        let longest = queues.iter().map(|(_, length)| *length).max()?;
+        let all_equal = queues.iter().all(|(_, length)| *length == longest);
+        let all_there = usize::try_from(partition_count).is_ok_and(|n| n == queues.len());
+        if partition_count < 2 || (all_equal && all_there) {
+            return None;
+        }
+        let weigh = |sum: &mut u64, (partition, length): &(i32, u32)| {
+            *sum += u64::from(longest - length) + 1;
+            Some((*sum, *partition))
+        };
+        Some(Self { sums: queues.iter().scan(0, weigh).collect() })
+    }
+
+    /// The sum of all weights: numbers from 0 up to it meet each partition as often as it weighs.
+    pub(crate) fn range(&self) -> u64 {
+        self.sums.last().map_or(0, |(sum, _)| *sum)
+    }
+
+    fn choose(&self, random: u64) -> i32 {
+        let number = random % self.range();
+        let place = self.sums.partition_point(|(sum, _)| *sum <= number);
+        self.sums[place].1
+    }
+}
+
+/// The next sticky partition: by load if it is known, else evenly among the partitions that have a
+/// leader, else among all.
+pub(crate) fn choose_sticky(
+    random: u64,
+    cluster: &ClusterView<'_>,
+    load: Option<&PartitionLoad>,
+) -> i32 {
+    load.map_or_else(|| cluster.spread(random), |load| load.choose(random))
+}
+
+/// The partition that Java's client, and most others, choose for this key: `murmur2` without its
+/// sign, modulo the count.
+///
+/// # Panics
+/// If `partition_count` is below 1.
+pub fn murmur2_partition(key: &[u8], partition_count: i32) -> i32 {
+    (murmur2(key) & i32::MAX) % checked(partition_count)
+}
+
+/// The partition that librdkafka's `consistent` partitioners choose for this key: CRC-32 (the one
+/// of zlib) modulo the count.
+///
+/// # Panics
+/// If `partition_count` is below 1.
+pub fn crc32_partition(key: &[u8], partition_count: i32) -> i32 {
+    remainder(crc32fast::hash(key), partition_count)
+}
+
+/// The partition that Sarama's hash partitioner and librdkafka's `fnv1a` choose for this key: the
+/// absolute value of FNV-1a, modulo the count.
+///
+/// # Panics
+/// If `partition_count` is below 1.
+pub fn fnv1a_partition(key: &[u8], partition_count: i32) -> i32 {
+    remainder(fnv1a(key), partition_count)
+}
+
+fn remainder(hash: u32, partition_count: i32) -> i32 {
+    // Below the count, so it fits.
+    (hash % checked(partition_count).unsigned_abs()) as i32
+}
+
+fn checked(partition_count: i32) -> i32 {
+    assert!(partition_count > 0, "a topic has at least one partition");
+    partition_count
+}
+
+/// MurmurHash2 with the seed that Kafka's clients use.
+pub fn murmur2(data: &[u8]) -> i32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+
+    // The length enters modulo 2^32, as Java's int.
+    let mut hash = SEED ^ data.len() as u32;
+    let mut words = data.chunks_exact(4);
+    for word in &mut words {
+        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        for (i, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * i);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^= hash >> 15;
+    hash as i32
+}
+
+/// FNV-1a of 32 bits; its absolute value as a signed number.
+fn fnv1a(data: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = data.iter().fold(0x811c_9dc5, step);
+    (hash as i32).unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys and their murmur2 hashes, as Java's client computes them.
+    const MURMUR2: &[(&[u8], u32)] = &[
+        (b"21", -973_932_308_i32 as u32),
+        (b"foobar", -790_332_482_i32 as u32),
+        (b"a-little-bit-long-string", -985_981_536_i32 as u32),
+        (b"a-little-bit-longer-string", -1_486_304_829_i32 as u32),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971_i32 as u32),
+        (b"abc", 479_470_107),
+        (b"kafka", 0xd067_cf64),
+        (b"giberish123456789", 0x8f55_2b0c),
+        (b"1234", 0x9fc9_7b14),
+        (b"234", 0xe7c0_09ca),
+        (b"34", 0x8739_30da),
+        (b"4", 0x5a4b_5ca1),
+        (b"PreAmbleWillBeRemoved,ThePrePartThatIs", 0x7842_4f1c),
+        (b"", 0x106e_08d9),
+    ];
+
+    /// Keys and the absolute values of their FNV-1a hashes, as Sarama computes them.
+    const FNV1A: &[(&[u8], u32)] = &[
+        (b"kafka", 0x0d33_c4e1),
+        (b"giberish123456789", 0x77a5_8295),
+        (b"1234", 0x023b_dd03),
+        (b"234", 0x2dea_3cd2),
+        (b"34", 0x740f_a83e),
+        (b"4", 0x310c_a263),
+        (b"PreAmbleWillBeRemoved,ThePrePartThatIs", 0x65cb_d69c),
+        (b"", 0x7ee3_623b),
+    ];
+
+    /// librdkafka's table: a kind and the hashes behind the partitions of the keys null, empty,
+    /// "23456", a long one, and "hejsan"; none where chance decides.
+    const LIBRDKAFKA: &[(PartitionerKind, [Option<u32>; 5])] = &[
+        (
+            PartitionerKind::Consistent,
+            [Some(0), Some(0), Some(0xb1b4_51d7), Some(0xb015_0df7), Some(0xd077_037e)],
+        ),
+        (
+            PartitionerKind::ConsistentRandom,
+            [None, None, Some(0xb1b4_51d7), Some(0xb015_0df7), Some(0xd077_037e)],
+        ),
+        (
+            PartitionerKind::Murmur2,
+            [
+                Some(0x106e_08d9),
+                Some(0x106e_08d9),
+                Some(0x058d_780f),
+                Some(0x4f77_03da),
+                Some(0x5ec1_9395),
+            ],
+        ),
+        (
+            PartitionerKind::Murmur2Random,
+            [None, Some(0x106e_08d9), Some(0x058d_780f), Some(0x4f77_03da), Some(0x5ec1_9395)],
+        ),
+        (
+            PartitionerKind::Fnv1a,
+            [
+                Some(0x7ee3_623b),
+                Some(0x7ee3_623b),
+                Some(0x27e6_f469),
+                Some(0x155e_3e5f),
+                Some(0x17b1_e27a),
+            ],
+        ),
+        (
+            PartitionerKind::Fnv1aRandom,
+            [None, Some(0x7ee3_623b), Some(0x27e6_f469), Some(0x155e_3e5f), Some(0x17b1_e27a)],
+        ),
+    ];
+
+    fn choose(rules: &BuiltInRules, topic: &str, key: Option<&[u8]>, view: &ClusterView) -> Choice {
+        rules.choose(topic, key, view, || 0)
+    }
+
+    #[test]
+    fn murmur2_is_javas() {
+        for (key, hash) in MURMUR2 {
+            assert_eq!(murmur2(key) as u32, *hash, "{}", key.escape_ascii());
+            let partition = murmur2_partition(key, 1000);
+            assert_eq!(partition as u32, (hash & 0x7fff_ffff) % 1000);
+        }
+    }
+
+    #[test]
+    fn fnv1a_is_saramas() {
+        for (key, hash) in FNV1A {
+            assert_eq!(fnv1a(key), *hash, "{}", key.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn keys_go_where_librdkafka_sends_them() {
+        let long = "this is another string with more length to it perhaps";
+        let keys: [Option<&[u8]>; 5] =
+            [None, Some(b""), Some(b"23456"), Some(long.as_bytes()), Some(b"hejsan")];
+        for (kind, hashes) in LIBRDKAFKA {
+            let rules = BuiltInRules::new(*kind, false);
+            for (key, hash) in keys.iter().zip(hashes) {
+                let chosen = choose(&rules, "t", *key, &ClusterView::new(17, &[]));
+                let expected = hash.map_or(Choice::Sticky, |h| Choice::Partition((h % 17) as i32));
+                assert_eq!(chosen, expected, "{kind:?} {key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_hashes_keys_as_java_does_and_null_keys_stick() {
+        let view = ClusterView::new(7, &[3]);
+        let rules = BuiltInRules::new(PartitionerKind::Default, false);
+        assert_eq!(choose(&rules, "t", None, &view), Choice::Sticky);
+        for key in ["", "foobar", "schlüssel", "ключ"].map(str::as_bytes) {
+            let expected = Choice::Partition(murmur2_partition(key, 7));
+            assert_eq!(choose(&rules, "t", Some(key), &view), expected);
+        }
+        let ignoring = BuiltInRules::new(PartitionerKind::Default, true);
+        assert_eq!(choose(&ignoring, "t", Some(b"foobar"), &view), Choice::Sticky);
+    }
+
+    #[test]
+    fn round_robin_takes_available_partitions_in_turn_for_each_topic() {
+        let rules = BuiltInRules::new(PartitionerKind::RoundRobin, false);
+        let view = ClusterView::new(3, &[0, 2]);
+        let mut hits = [0; 3];
+        for i in 0..100 {
+            let key: Option<&[u8]> = (i % 3 == 0).then_some(b"key");
+            let Choice::Partition(p) = choose(&rules, "t", key, &view) else { panic!() };
+            hits[p as usize] += 1;
+            if i % 5 == 0 {
+                choose(&rules, "other", None, &view);
+            }
+        }
+        assert_eq!(hits, [50, 0, 50]);
+        let nobody = ClusterView::new(2, &[]);
+        let turns = [0, 1, 0].map(Choice::Partition);
+        assert_eq!(turns, [0; 3].map(|_| choose(&rules, "u", None, &nobody)));
+    }
+
+    #[test]
+    fn random_spreads_over_available_partitions_whatever_the_key() {
+        let rules = BuiltInRules::new(PartitionerKind::Random, false);
+        let view = ClusterView::new(9, &[4, 6]);
+        let chosen = |n| rules.choose("t", Some(b"k"), &view, || n);
+        assert_eq!([0, 1, u64::MAX].map(chosen), [4, 6, 6].map(Choice::Partition));
+    }
+
+    #[test]
+    fn sticky_choices_prefer_partitions_with_a_leader() {
+        let some = ClusterView::new(5, &[1, 4]);
+        assert!((0..20).all(|r| [1, 4].contains(&choose_sticky(r, &some, None))));
+        let none = ClusterView::new(2, &[]);
+        assert_eq!([0, 1, 2].map(|r| choose_sticky(r, &none, None)), [0, 1, 0]);
+        let single = ClusterView::new(1, &[0]);
+        assert!((0..20).all(|r| choose_sticky(r, &single, None) == 0));
+    }
+
+    #[test]
+    fn shorter_queues_are_chosen_more_often() {
+        let queues = [(0, 5), (1, 0), (2, 3), (4, 0)];
+        let load = PartitionLoad::new(&queues, 5).unwrap();
+        let view = ClusterView::new(5, &[0, 1, 2, 4]);
+        let mut hits = [0; 5];
+        for random in 0..load.range() {
+            hits[choose_sticky(random, &view, Some(&load)) as usize] += 1;
+        }
+        assert_eq!(hits, [1, 6, 3, 0, 6]);
+        assert_eq!(choose_sticky(load.range(), &view, Some(&load)), 0);
+    }
+
+    #[test]
+    fn load_counts_only_where_it_makes_a_difference() {
+        assert_eq!(PartitionLoad::new(&[], 4), None);
+        assert_eq!(PartitionLoad::new(&[(0, 9)], 1), None);
+        assert_eq!(PartitionLoad::new(&[(0, 2), (1, 2)], 2), None);
+        // Equal queues, but some partition is excluded and must stay so.
+        let load = PartitionLoad::new(&[(0, 2), (2, 2)], 3).unwrap();
+        let view = ClusterView::new(3, &[0, 1, 2]);
+        assert!((0..9).all(|r| choose_sticky(r, &view, Some(&load)) != 1));
+        assert!(PartitionLoad::new(&[(1, u32::MAX), (0, 0)], 2).is_some());
+    }
+
+    #[test]
+    fn a_users_rule_fails_only_with_a_typed_error() {
+        let view = ClusterView::new(3, &[]);
+        let input = PartitionInput::new("t", None, None);
+        let rule = |result: fn() -> Result<i32, PartitionError>| {
+            ask(&move |_: &PartitionInput<'_>, _: &ClusterView<'_>| result(), &input, &view)
+        };
+        assert_eq!(rule(|| Ok(2)).unwrap(), 2);
+        for wrong in [rule(|| Ok(3)), rule(|| Ok(-1)), rule(|| Err("no luck".into()))] {
+            assert!(matches!(wrong, Err(Error::InvalidRecord(_))), "{wrong:?}");
+        }
+    }
+}
