@@ -1,1 +1,14 @@
-//! (being built)
+//! A Kafka cluster inside the process, for the tests of programs that use this crate (feature
+//! `testing`).
+//!
+//! [`TestCluster`] is all there is to know at first; [`Fault`] makes it misbehave.
+
+mod cluster; // the public face
+mod faults; // what is done to which requests
+mod model; // what a cluster answers, without any I/O
+mod server; // sockets and threads
+
+pub use self::cluster::{Api, TestCluster, TestClusterBuilder};
+pub use self::faults::{Fault, FaultBuilder, FaultId};
+pub use self::model::{StoredRecord, TopicConfig};
+pub use self::server::Counters;
