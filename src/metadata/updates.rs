@@ -12,6 +12,7 @@ use super::apply;
 use super::cell::MetadataCell;
 use super::schedule::{Jitter, Schedule};
 use super::snapshot::{Cluster, Node, PartitionMetadata};
+use crate::config::{MetadataRecoveryStrategy, ProducerConfig};
 use crate::protocol::{ErrorCode, MetadataRequest, MetadataResponse, NodeEndpoint};
 use crate::time::MonoTime;
 use crate::types::{NodeId, TopicPartition, Uuid};
@@ -31,6 +32,25 @@ pub(crate) struct MetadataSettings {
     pub(crate) retry_backoff_max: Duration,
     /// `metadata.recovery.rebootstrap.trigger.ms`, unless `metadata.recovery.strategy` is `none`.
     pub(crate) rebootstrap_trigger: Option<Duration>,
+}
+
+impl From<&ProducerConfig> for MetadataSettings {
+    fn from(config: &ProducerConfig) -> Self {
+        let servers = config.bootstrap_servers.iter();
+        let rebootstrap = match config.metadata_recovery_strategy {
+            MetadataRecoveryStrategy::Rebootstrap => true,
+            MetadataRecoveryStrategy::None => false,
+        };
+        Self {
+            bootstrap: servers.map(|s| (s.host.as_str().into(), s.port)).collect(),
+            max_age: config.metadata_max_age,
+            max_idle: config.metadata_max_idle,
+            retry_backoff: config.retry_backoff,
+            retry_backoff_max: config.retry_backoff_max,
+            rebootstrap_trigger: rebootstrap
+                .then_some(config.metadata_recovery_rebootstrap_trigger),
+        }
+    }
 }
 
 /// The metadata as its only writer sees it.

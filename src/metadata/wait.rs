@@ -204,3 +204,245 @@ fn block<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metadata::snapshot::{Cluster, PartitionMetadata};
+    use crate::protocol::ErrorCode;
+    use crate::types::Uuid;
+
+    const START: MonoTime = MonoTime::from_nanos(7_000_000_000);
+    const MAX_BLOCK: Duration = Duration::from_secs(60);
+
+    fn cell() -> MetadataCell {
+        MetadataCell::new(Arc::new(Cluster::of_bootstrap_servers(&[("h".into(), 1)])))
+    }
+
+    /// A cluster that has answered, with this topic of two partitions, or without any.
+    fn cluster(topic: Option<&str>) -> Arc<Cluster> {
+        let mut cluster = Cluster::default();
+        if let Some(name) = topic {
+            let partitions = vec![PartitionMetadata::UNKNOWN; 2];
+            cluster.insert_topic(TopicMetadata::new(name.into(), Uuid::ZERO, false, partitions));
+        }
+        Arc::new(cluster)
+    }
+
+    fn wait_for(partition: Option<i32>) -> TopicWait {
+        TopicWait::new("t", partition, START, START + MAX_BLOCK)
+    }
+
+    fn is_pending(wait: &mut TopicWait, cell: &MetadataCell) -> bool {
+        matches!(wait.poll(cell, START), Wait::Pending { until, .. } if until == START + MAX_BLOCK)
+    }
+
+    fn failure(wait: &mut TopicWait, cell: &MetadataCell, now: MonoTime) -> Error {
+        match wait.poll(cell, now) {
+            Wait::Failed(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer(cell: &MetadataCell, code: ErrorCode) {
+        cell.publish(cluster(None), &[("t".into(), code)], &[]);
+    }
+
+    fn cause(wait: &mut TopicWait, cell: &MetadataCell) -> String {
+        wait.poll(cell, START);
+        match failure(wait, cell, START + MAX_BLOCK) {
+            Error::MetadataTimeout { topic, waited, cause } => {
+                assert_eq!((&*topic, waited), ("t", MAX_BLOCK));
+                cause.to_string()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_topic_is_known() {
+        let cell = cell();
+        let mut wait = wait_for(None);
+        assert!(is_pending(&mut wait, &cell));
+        cell.publish(cluster(Some("u")), &[], &[]);
+        assert!(is_pending(&mut wait, &cell));
+        cell.publish(cluster(Some("t")), &[], &[]);
+        assert!(matches!(wait.poll(&cell, START), Wait::Ready(topic) if &*topic.name == "t"));
+    }
+
+    #[test]
+    fn a_wait_for_a_partition_ends_when_the_topic_has_it() {
+        let cell = cell();
+        cell.publish(cluster(Some("t")), &[], &[]);
+        assert!(matches!(wait_for(Some(1)).poll(&cell, START), Wait::Ready(_)));
+        let mut wait = wait_for(Some(2));
+        assert!(is_pending(&mut wait, &cell));
+        assert_eq!(cause(&mut wait, &cell), "it has 2 partitions, none is 2");
+    }
+
+    #[test]
+    fn a_wait_asks_at_its_start_and_after_each_answer_without_the_topic() {
+        let cell = cell();
+        let mut wait = wait_for(None);
+        let mut asks = || match wait.poll(&cell, START) {
+            Wait::Pending { wake, .. } => (wake, !cell.take_asked().topics.is_empty()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asks(), (true, true));
+        assert_eq!(asks(), (false, false));
+        cell.publish(cluster(None), &[], &[]);
+        assert_eq!(asks(), (true, true));
+        assert_eq!(asks(), (false, false));
+    }
+
+    #[test]
+    fn a_refusal_ends_waits_that_began_before_it_and_later_ones_ask_again() {
+        for code in [
+            ErrorCode::INVALID_TOPIC_EXCEPTION,
+            ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+            ErrorCode::CLUSTER_AUTHORIZATION_FAILED,
+        ] {
+            let cell = cell();
+            let mut wait = wait_for(None);
+            assert!(is_pending(&mut wait, &cell));
+            answer(&cell, code);
+            match failure(&mut wait, &cell, START) {
+                Error::Authorization { code: c, .. } => assert_eq!(c, code),
+                Error::InvalidTopic { .. } => {
+                    assert_eq!(code, ErrorCode::INVALID_TOPIC_EXCEPTION);
+                }
+                other => panic!("{other:?}"),
+            }
+            let mut later = wait_for(None);
+            assert!(is_pending(&mut later, &cell));
+            assert!(!cell.take_asked().topics.is_empty());
+            answer(&cell, code);
+            failure(&mut later, &cell, START);
+        }
+    }
+
+    #[test]
+    fn errors_that_pass_do_not_end_a_wait_but_explain_its_time_out() {
+        let cell = cell();
+        let mut wait = wait_for(None);
+        assert!(is_pending(&mut wait, &cell));
+        answer(&cell, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert!(is_pending(&mut wait, &cell));
+        cell.set_trouble("h:1 refused the connection");
+        let cause = cause(&mut wait, &cell);
+        assert!(cause.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{cause}");
+        assert!(cause.contains("h:1 refused the connection"), "{cause}");
+    }
+
+    #[test]
+    fn a_time_out_before_any_answer_tells_of_the_network() {
+        let cell = cell();
+        assert_eq!(cause(&mut wait_for(None), &cell), "no broker has answered yet");
+        cell.set_trouble("the name h does not resolve");
+        assert_eq!(cause(&mut wait_for(None), &cell), "the name h does not resolve");
+        cell.publish(cluster(None), &[], &[]);
+        assert_eq!(cause(&mut wait_for(None), &cell), "no broker has answered for it yet");
+    }
+
+    #[test]
+    fn a_call_that_may_not_wait_still_starts_the_look_up() {
+        let cell = cell();
+        let mut wait = TopicWait::new("t", None, START, START);
+        assert!(matches!(wait.poll(&cell, START), Wait::Pending { wake: true, .. }));
+        assert!(matches!(failure(&mut wait, &cell, START), Error::MetadataTimeout { .. }));
+        assert_eq!(cell.take_asked().topics.len(), 1);
+    }
+
+    #[test]
+    fn a_failure_ends_the_waits_of_its_time_only() {
+        let cell = cell();
+        let (mut wait, mut ready) = (wait_for(None), ReadyWait::new(START, MonoTime::MAX));
+        assert!(is_pending(&mut wait, &cell));
+        assert!(matches!(ready.poll(&cell, START), Wait::Pending { .. }));
+        let code = ErrorCode::SASL_AUTHENTICATION_FAILED;
+        cell.fail_waiting(Error::Authorization { code, resource: "h:1".into() });
+        assert!(is_pending(&mut wait_for(None), &cell));
+        assert!(matches!(failure(&mut wait, &cell, START), Error::Authorization { .. }));
+        assert!(matches!(ready.poll(&cell, START), Wait::Failed(Error::Authorization { .. })));
+    }
+
+    #[test]
+    fn the_end_of_the_producer_ends_every_wait() {
+        for end in [Error::Closed, Error::Fatal("defect".into())] {
+            let cell = cell();
+            cell.publish(cluster(Some("t")), &[], &[]);
+            let mut begun = wait_for(Some(9));
+            assert!(is_pending(&mut begun, &cell));
+            cell.end(end.clone());
+            for mut wait in [begun, wait_for(None)] {
+                let error = failure(&mut wait, &cell, START);
+                assert_eq!(error.to_string(), end.to_string());
+            }
+            let ready = ReadyWait::new(START, START).poll(&cell, START);
+            assert!(matches!(ready, Wait::Failed(_)));
+        }
+    }
+
+    #[test]
+    fn a_producer_is_ready_once_a_broker_has_answered() {
+        let cell = cell();
+        let mut wait = ReadyWait::new(START, START + MAX_BLOCK);
+        assert!(matches!(wait.poll(&cell, START), Wait::Pending { .. }));
+        cell.set_trouble("h:1 refused the connection");
+        let late = wait.poll(&cell, START + MAX_BLOCK);
+        let Wait::Failed(Error::MetadataTimeout { cause, .. }) = late else { panic!("{late:?}") };
+        assert_eq!(&*cause, "h:1 refused the connection");
+        cell.publish(cluster(None), &[], &[]);
+        assert!(matches!(wait.poll(&cell, START), Wait::Ready(())));
+    }
+
+    #[test]
+    fn one_publication_wakes_all_waiting_threads_and_the_sender_is_woken_once() {
+        const THREADS: usize = 4;
+        let clock = Clock::system();
+        for _ in 0..50 {
+            let (cell, woken) = (cell(), AtomicUsize::new(0));
+            let begun = Barrier::new(THREADS + 1);
+            let wake = || {
+                woken.fetch_add(1, Ordering::Relaxed);
+            };
+            thread::scope(|scope| {
+                let wait = || {
+                    let now = clock.now();
+                    let deadline = now + Duration::from_secs(10);
+                    let mut wait = TopicWait::new("t", None, now, deadline);
+                    begun.wait();
+                    wait.wait(&cell, &clock, &wake).map(|topic| topic.partition_count())
+                };
+                let waits: Vec<_> = (0..THREADS).map(|_| scope.spawn(wait)).collect();
+                begun.wait();
+                while woken.load(Ordering::Relaxed) == 0 {
+                    thread::yield_now();
+                }
+                cell.publish(cluster(Some("t")), &[], &[]);
+                for wait in waits {
+                    assert_eq!(wait.join().unwrap().unwrap(), 2);
+                }
+            });
+            assert_eq!(woken.into_inner(), 1);
+        }
+    }
+
+    #[test]
+    fn a_blocked_call_returns_at_its_deadline() {
+        let (cell, clock) = (cell(), Clock::system());
+        let now = clock.now();
+        for deadline in [now, now + Duration::from_millis(5)] {
+            let waited = TopicWait::new("t", None, now, deadline).wait(&cell, &clock, &|| ());
+            assert!(matches!(waited, Err(Error::MetadataTimeout { .. })), "{waited:?}");
+            assert!(clock.now() >= deadline);
+            let waited = ReadyWait::new(now, deadline).wait(&cell, &clock);
+            assert!(matches!(waited, Err(Error::MetadataTimeout { .. })), "{waited:?}");
+        }
+    }
+}
