@@ -6,25 +6,20 @@
 //! replicas between them.
 
 use crate::protocol::ErrorCode;
+use crate::record::{RecordBatch, RecordBatchHeader};
 
-use super::records::{Record, read_records};
 use super::topic::Keep;
 
-/// Offsets of the fields of a batch in format v2.
 const LENGTH_AT: usize = 8;
 /// Where the bytes begin that the length counts.
 const LENGTH_COUNTS_FROM: usize = 12;
 const MAGIC_AT: usize = 16;
-const CRC_AT: usize = 17;
+/// The first byte that the checksum covers.
 const ATTRIBUTES_AT: usize = 21;
-/// Where the records begin.
-pub(crate) const HEADER_LEN: usize = 61;
 /// The smallest length that any message format knows; Kafka's `LegacyRecord.RECORD_OVERHEAD_V0`.
 const SMALLEST_LENGTH: i32 = 14;
 
-/// Bits of the attributes' low byte; the lowest three are the compression.
-const TRANSACTIONAL: u8 = 0x10;
-const CONTROL: u8 = 0x20;
+/// The lowest three bits of the attributes' low byte are the compression.
 const ZSTD: u8 = 4;
 /// Produce version from which a broker takes zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
@@ -92,58 +87,8 @@ fn next_batch(bytes: &[u8]) -> Result<Option<&[u8]>, ErrorCode> {
 
 /// Whether the first batch says that it belongs to a transaction.
 pub(crate) fn is_transactional(records: &[u8]) -> bool {
-    records.get(MAGIC_AT) == Some(&2)
-        && records.get(ATTRIBUTES_AT + 1).is_some_and(|attributes| attributes & TRANSACTIONAL != 0)
-}
-
-/// The fields of a batch's header that a broker looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BatchHeader {
-    attributes: u8,
-    pub(crate) last_offset_delta: i32,
-    /// Milliseconds since 1970, as the next one.
-    pub(crate) base_timestamp: i64,
-    pub(crate) max_timestamp: i64,
-    pub(crate) producer_id: i64,
-    pub(crate) producer_epoch: i16,
-    pub(crate) base_sequence: i32,
-    pub(crate) records_count: i32,
-}
-
-impl BatchHeader {
-    /// Reads the header; `None` if the batch is too short to have one.
-    pub(crate) fn read(batch: &[u8]) -> Option<Self> {
-        Some(Self {
-            attributes: *batch.get(ATTRIBUTES_AT + 1)?,
-            last_offset_delta: i32::from_be_bytes(field(batch, 23)?),
-            base_timestamp: i64::from_be_bytes(field(batch, 27)?),
-            max_timestamp: i64::from_be_bytes(field(batch, 35)?),
-            producer_id: i64::from_be_bytes(field(batch, 43)?),
-            producer_epoch: i16::from_be_bytes(field(batch, 51)?),
-            base_sequence: i32::from_be_bytes(field(batch, 53)?),
-            records_count: i32::from_be_bytes(field(batch, 57)?),
-        })
-    }
-
-    pub(crate) fn is_transactional(&self) -> bool {
-        self.attributes & TRANSACTIONAL != 0
-    }
-
-    fn is_compressed(&self) -> bool {
-        self.attributes & 7 != 0
-    }
-
-    fn is_control(&self) -> bool {
-        self.attributes & CONTROL != 0
-    }
-}
-
-fn field<const N: usize>(batch: &[u8], at: usize) -> Option<[u8; N]> {
-    batch.get(at..at + N)?.try_into().ok()
-}
-
-fn checksum_is_right(batch: &[u8]) -> bool {
-    field(batch, CRC_AT).map(u32::from_be_bytes) == Some(crc32c::crc32c(&batch[ATTRIBUTES_AT..]))
+    let header = RecordBatchHeader::decode(records);
+    header.is_ok_and(|header| header.magic == 2 && header.is_transactional())
 }
 
 /// The second stage: size, checksum, counts, and each record.
@@ -152,19 +97,20 @@ pub(crate) fn check_batch(
     limits: &BatchLimits,
     now_ms: i64,
     keep: Keep,
-) -> Result<BatchHeader, Refusal> {
+) -> Result<RecordBatchHeader, Refusal> {
     if !batch.starts_with(&[0; 8]) {
         return Err(ErrorCode::INVALID_RECORD.into()); // the base offset is the broker's to give
     }
     if batch.len() > limits.max_message_bytes {
         return Err(ErrorCode::MESSAGE_TOO_LARGE.into());
     }
-    let header = BatchHeader::read(batch).ok_or(ErrorCode::CORRUPT_MESSAGE)?;
-    if keep != (Keep::Counts { checksums: false }) && !checksum_is_right(batch) {
+    let header = RecordBatchHeader::decode(batch).map_err(|_| ErrorCode::CORRUPT_MESSAGE)?;
+    let checksums = keep != Keep::Counts { checksums: false };
+    if checksums && header.crc != crc32c::crc32c(&batch[ATTRIBUTES_AT..]) {
         return Err(ErrorCode::CORRUPT_MESSAGE.into());
     }
-    if header.records_count <= 0
-        || i64::from(header.last_offset_delta) + 1 != i64::from(header.records_count)
+    if header.record_count <= 0
+        || i64::from(header.last_offset_delta) + 1 != i64::from(header.record_count)
         || header.is_control()
         || (header.producer_id >= 0 && header.base_sequence < 0)
     {
@@ -175,36 +121,27 @@ pub(crate) fn check_batch(
             // Not modelled: what can't be read back would be missing in a test's comparison.
             return Err(ErrorCode::UNSUPPORTED_COMPRESSION_TYPE.into());
         }
-        check_records(batch, &header, limits, now_ms)?;
+        check_records(batch, limits, now_ms)?;
     }
     Ok(header)
 }
 
-fn check_records(
-    batch: &[u8],
-    header: &BatchHeader,
-    limits: &BatchLimits,
-    now_ms: i64,
-) -> Result<(), Refusal> {
+/// Looks at each record. In one point this is stricter than Kafka, which does not look at the
+/// offset that a record of an uncompressed batch gives itself.
+fn check_records(batch: &[u8], limits: &BatchLimits, now_ms: i64) -> Result<(), Refusal> {
+    let invalid = |_| Refusal::from(ErrorCode::INVALID_RECORD);
+    let (batch, _) = RecordBatch::split_first(batch).map_err(invalid)?;
+    batch.validate().map_err(invalid)?;
     let mut refusal = Refusal::from(ErrorCode::INVALID_RECORD);
-    read_records(&batch[HEADER_LEN..], header.records_count, |index, record| {
+    for (index, record) in (0..).zip(batch.records().map_err(invalid)?) {
+        let record = record.map_err(invalid)?;
+        let ahead_ms = record.timestamp.saturating_sub(now_ms);
         if limits.compacted && record.key.is_none() {
             refusal.records.push((index, "a compacted topic needs keys"));
-        } else if is_too_early(header, record, limits, now_ms) {
+        } else if record.timestamp != -1 && ahead_ms > limits.timestamp_after_max_ms {
             refusal.code = ErrorCode::INVALID_TIMESTAMP;
             refusal.records.push((index, "the timestamp is too far ahead"));
         }
-    })
-    .map_err(|_| ErrorCode::INVALID_RECORD)?;
+    }
     if refusal.records.is_empty() { Ok(()) } else { Err(refusal) }
-}
-
-fn is_too_early(
-    header: &BatchHeader,
-    record: &Record<'_>,
-    limits: &BatchLimits,
-    now_ms: i64,
-) -> bool {
-    let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
-    timestamp != -1 && timestamp.saturating_sub(now_ms) > limits.timestamp_after_max_ms
 }

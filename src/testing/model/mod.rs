@@ -8,7 +8,6 @@ mod api; // bytes to requests, requests to responses
 mod batch; // the checks that a batch needs no log for
 mod produce; // the Produce API
 mod producer_state; // sequences, epochs, duplicates
-mod records; // the records inside a batch
 mod topic; // partitions and their logs
 
 use std::collections::BTreeMap;

@@ -1,11 +1,11 @@
 //! A topic, its partitions and their logs.
 
 use crate::protocol::ErrorCode;
+use crate::record::{BatchError, Header, RecordBatch, RecordBatchHeader};
 use crate::types::Uuid;
 
-use super::batch::{BatchHeader, BatchLimits, HEADER_LEN, Refusal, check_batch};
+use super::batch::{BatchLimits, Refusal, check_batch};
 use super::producer_state::{ProducerBatch, ProducerStates, Verdict, sequence_after};
-use super::records::read_records;
 
 /// What distinguishes one topic from another. `TopicConfig::from(3)` is a plain one with three
 /// partitions.
@@ -179,36 +179,35 @@ pub struct StoredRecord {
 
 impl StoredBatch {
     /// Appends the batch's records from `start_offset` on to `out`.
-    fn read_into(&self, start_offset: i64, out: &mut Vec<StoredRecord>) {
-        let Some(header) = BatchHeader::read(&self.bytes) else {
-            return debug_assert!(false, "only checked batches are stored");
-        };
-        let read =
-            read_records(&self.bytes[HEADER_LEN..], header.records_count, |index, record| {
-                let offset = self.base_offset + i64::from(index);
-                if offset < start_offset {
-                    return;
-                }
-                let own_timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
-                let has_sequence = header.producer_id >= 0;
-                out.push(StoredRecord {
-                    offset,
-                    timestamp: self.log_append_time_ms.unwrap_or(own_timestamp),
-                    key: record.key.map(<[u8]>::to_vec),
-                    value: record.value.map(<[u8]>::to_vec),
-                    headers: (record.headers.iter())
-                        .map(|(name, value)| (String::from(*name), value.map(<[u8]>::to_vec)))
-                        .collect(),
-                    producer_id: header.producer_id,
-                    producer_epoch: header.producer_epoch,
-                    sequence: if has_sequence {
-                        sequence_after(header.base_sequence, index)
-                    } else {
-                        -1
-                    },
-                });
+    fn read_into(&self, start_offset: i64, out: &mut Vec<StoredRecord>) -> Result<(), BatchError> {
+        let (batch, _) = RecordBatch::split_first(&self.bytes)?;
+        let header = batch.header();
+        for (index, record) in (0..).zip(batch.records()?) {
+            let record = record?;
+            let offset = self.base_offset + i64::from(index);
+            if offset < start_offset {
+                continue;
+            }
+            let has_sequence = header.producer_id >= 0;
+            let owned = |header: Header<'_>| {
+                (header.name.into_owned(), header.value.map(|value| value.into_owned()))
+            };
+            out.push(StoredRecord {
+                offset,
+                timestamp: self.log_append_time_ms.unwrap_or(record.timestamp),
+                key: record.key.map(<[u8]>::to_vec),
+                value: record.value.map(<[u8]>::to_vec),
+                headers: record.headers.into_iter().map(owned).collect(),
+                producer_id: header.producer_id,
+                producer_epoch: header.producer_epoch,
+                sequence: if has_sequence {
+                    sequence_after(header.base_sequence, index)
+                } else {
+                    -1
+                },
             });
-        debug_assert!(read.is_ok(), "only checked batches are stored");
+        }
+        Ok(())
     }
 }
 
@@ -264,7 +263,7 @@ impl Log {
             let max_timestamp = log_append_time_ms.unwrap_or(header.max_timestamp);
             self.producers.appended(producer, base_offset, max_timestamp);
         }
-        self.end_offset += i64::from(header.records_count);
+        self.end_offset += i64::from(header.record_count);
         if keep == Keep::Records {
             self.batches.push(StoredBatch {
                 base_offset,
@@ -279,7 +278,8 @@ impl Log {
     pub(crate) fn records(&self) -> Vec<StoredRecord> {
         let mut records = Vec::new();
         for batch in &self.batches {
-            batch.read_into(self.start_offset, &mut records);
+            let read = batch.read_into(self.start_offset, &mut records);
+            debug_assert!(read.is_ok(), "only checked batches are stored");
         }
         records
     }
@@ -290,7 +290,7 @@ impl Log {
     }
 }
 
-fn producer_part(header: &BatchHeader) -> Option<ProducerBatch> {
+fn producer_part(header: &RecordBatchHeader) -> Option<ProducerBatch> {
     (header.producer_id >= 0).then(|| ProducerBatch {
         producer_id: header.producer_id,
         epoch: header.producer_epoch,
