@@ -17,6 +17,7 @@ mod transaction; // producer id, epoch, sequences // delivery handles, callback 
 // Beside the way.
 pub mod config;
 mod error;
+mod random; // seeded, for the sender's side
 mod sync;
 mod threads; // named threads without signals
 mod time;

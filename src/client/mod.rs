@@ -1,19 +1,58 @@
 //! The client: which broker can take a request now, and what became of the requests sent.
 //!
-//! [`KafkaClient`] is what the sender sees, and the seam for its tests; `NetworkClient` is the
+//! [`KafkaClient`] is what the sender sees, and the seam for its tests; [`NetworkClient`] is the
 //! real one. It runs on the sender thread, opens connections, negotiates API versions, keeps the
 //! requests in flight with their time-outs, and reports everything as [`ClientEvent`]s out of
 //! `poll`. It decodes no response but ApiVersions, and decides nothing about records.
+
+mod api_versions;
+mod connections;
+mod events;
+mod in_flight;
+mod network_client;
+mod request;
+mod resolver;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::network::OutFrame;
+use crate::network::{OutFrame, SocketOptions};
 use crate::protocol::{ApiKey, VersionRange};
 use crate::time::MonoTime;
 use crate::types::NodeId;
+
+pub(crate) use network_client::NetworkClient;
+pub(crate) use request::request_frame;
+pub(crate) use resolver::{Resolved, Resolver, ResolverThread, ThreadResolver};
+
+/// What the client needs to know of the producer's configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientConfig {
+    /// `client.id`, in every request's header.
+    pub(crate) client_id: Arc<str>,
+    /// `max.in.flight.requests.per.connection`, at least 1.
+    pub(crate) max_in_flight: usize,
+    /// `reconnect.backoff.ms`: how long a node is left alone after its connection ended; doubles
+    /// with each further failure.
+    pub(crate) reconnect_backoff: Duration,
+    /// `reconnect.backoff.max.ms`.
+    pub(crate) reconnect_backoff_max: Duration,
+    /// `socket.connection.setup.timeout.ms`: how long one address may take from the connect to
+    /// the broker's API versions; doubles with each failed attempt.
+    pub(crate) connection_setup_timeout: Duration,
+    /// `socket.connection.setup.timeout.max.ms`.
+    pub(crate) connection_setup_timeout_max: Duration,
+    /// `connections.max.idle.ms`; `None` for no limit.
+    pub(crate) connections_max_idle: Option<Duration>,
+    /// `send.buffer.bytes`, `receive.buffer.bytes`; as `user_timeout`, `request.timeout.ms` fits.
+    pub(crate) socket: SocketOptions,
+    /// Decides jitter and the choice between equal nodes.
+    pub(crate) seed: u64,
+}
 
 /// A broker and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +86,8 @@ pub(crate) struct ClientRequest {
 pub(crate) enum ClientEvent {
     /// A request's end; each request sent has exactly one.
     Response(ClientResponse),
-    /// A connection, or the attempt to make one, has ended, other than by idleness or because the
-    /// node left the set. Comes after the outcomes of the connection's requests.
+    /// A connection, or the attempt to make one, has ended, other than by idleness, by `disconnect`
+    /// or because the node left the set. Comes after the outcomes of the connection's requests.
     Disconnected {
         node: NodeId,
         /// It had not become ready: nothing of the caller's was sent.

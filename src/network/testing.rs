@@ -83,9 +83,14 @@ impl FakeNet {
     /// Lets the socket take `bytes` more.
     pub(crate) fn give_room(&self, id: usize, bytes: usize) {
         self.with(id, |socket| {
-            socket.room += bytes;
+            socket.room = socket.room.saturating_add(bytes);
             socket.writable_edge |= std::mem::take(&mut socket.write_blocked);
         });
+    }
+
+    /// Lets the socket take nothing more.
+    pub(crate) fn stop(&self, id: usize) {
+        self.with(id, |socket| socket.room = 0);
     }
 
     /// The peer sends `bytes`.

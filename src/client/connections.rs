@@ -1,0 +1,262 @@
+//! One node as the client knows it: the state of its connection, its backoff, its addresses.
+//!
+//! An attempt to connect looks the name up anew and tries all its addresses in turn; only when none
+//! of them led to a ready connection has the attempt failed, and the backoff grows. The client
+//! keeps these values on the sender thread.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::api_versions::NodeApiVersions;
+use super::in_flight::InFlightRequests;
+use super::{ClientConfig, NodeAddress};
+use crate::network::ConnectionId;
+use crate::random::Random;
+use crate::time::MonoTime;
+
+/// Jitter of backoffs and set-up time-outs, both ways.
+const JITTER: f64 = 0.2;
+
+/// Where a node's connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionState {
+    /// There is none; an attempt may begin at the node's `not_before`.
+    Disconnected,
+    /// The name is being looked up.
+    Resolving { deadline: MonoTime },
+    /// An address is being connected to.
+    Connecting { id: ConnectionId, deadline: MonoTime },
+    /// ApiVersions, of this version, is under way.
+    Negotiating { id: ConnectionId, deadline: MonoTime, asked: i16, correlation_id: i32 },
+    /// Requests may be sent.
+    Ready { id: ConnectionId },
+}
+
+/// A node and its connection.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) address: NodeAddress,
+    state: ConnectionState,
+    /// No longer in the set: ends with its last request in flight.
+    pub(super) is_retiring: bool,
+    /// Ends of the connection or of attempts since it was last ready; the backoff's exponent.
+    failures: u32,
+    /// Attempts failed since it was last ready; the set-up time-out's exponent.
+    failed_setups: u32,
+    /// The last attempt failed, and no new one has begun.
+    pub(super) last_attempt_failed: bool,
+    /// No attempt before this: the backoff's end.
+    not_before: MonoTime,
+    pub(super) last_attempt: Option<MonoTime>,
+    pub(super) throttled_until: MonoTime,
+    /// The addresses still to be tried in this attempt.
+    pub(super) addresses: VecDeque<SocketAddr>,
+    pub(super) last_address: Option<SocketAddr>,
+    /// What became of the addresses tried in this attempt.
+    pub(super) address_failures: Vec<String>,
+    /// Known while it is ready.
+    pub(super) versions: Option<NodeApiVersions>,
+    pub(super) in_flight: InFlightRequests,
+}
+
+impl Node {
+    pub(super) fn new(address: NodeAddress) -> Self {
+        Self {
+            address,
+            state: ConnectionState::Disconnected,
+            is_retiring: false,
+            failures: 0,
+            failed_setups: 0,
+            last_attempt_failed: false,
+            not_before: MonoTime::ZERO,
+            last_attempt: None,
+            throttled_until: MonoTime::ZERO,
+            addresses: VecDeque::new(),
+            last_address: None,
+            address_failures: Vec::new(),
+            versions: None,
+            in_flight: InFlightRequests::default(),
+        }
+    }
+
+    pub(super) fn state(&self) -> ConnectionState {
+        self.state
+    }
+
+    /// The connection's id, if there is a socket.
+    pub(super) fn connection(&self) -> Option<ConnectionId> {
+        match self.state {
+            ConnectionState::Connecting { id, .. }
+            | ConnectionState::Negotiating { id, .. }
+            | ConnectionState::Ready { id } => Some(id),
+            ConnectionState::Disconnected | ConnectionState::Resolving { .. } => None,
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, ConnectionState::Ready { .. })
+    }
+
+    /// An attempt is under way.
+    pub(super) fn is_preparing(&self) -> bool {
+        !self.is_ready() && self.state != ConnectionState::Disconnected
+    }
+
+    pub(super) fn is_throttled(&self, now: MonoTime) -> bool {
+        now < self.throttled_until
+    }
+
+    pub(super) fn can_send(&self, max_in_flight: usize, now: MonoTime) -> bool {
+        self.is_ready()
+            && !self.is_retiring
+            && !self.is_throttled(now)
+            && self.in_flight.len() < max_in_flight
+    }
+
+    pub(super) fn can_connect(&self, now: MonoTime) -> bool {
+        self.state == ConnectionState::Disconnected && !self.is_retiring && now >= self.not_before
+    }
+
+    /// How long until `can_connect` or `can_send` may change with nothing but time.
+    pub(super) fn delay(&self, now: MonoTime) -> Duration {
+        match self.state {
+            ConnectionState::Disconnected => self.not_before.since(now),
+            ConnectionState::Ready { .. } if self.is_throttled(now) => {
+                self.throttled_until.since(now)
+            }
+            _ => Duration::MAX,
+        }
+    }
+
+    /// When something has taken too long: the set-up, or a request.
+    pub(super) fn next_deadline(&self) -> Option<MonoTime> {
+        match self.state {
+            ConnectionState::Disconnected => None,
+            ConnectionState::Resolving { deadline }
+            | ConnectionState::Connecting { deadline, .. }
+            | ConnectionState::Negotiating { deadline, .. } => Some(deadline),
+            ConnectionState::Ready { .. } => self.in_flight.next_deadline(),
+        }
+    }
+
+    /// How it is called in errors.
+    pub(super) fn name(&self) -> String {
+        let NodeAddress { id, host, port } = &self.address;
+        if id.0 < 0 {
+            format!("bootstrap server {host}:{port}")
+        } else {
+            format!("broker {id} at {host}:{port}")
+        }
+    }
+
+    /// The set-up of one address, or the look-up of the name, may take until the time returned.
+    pub(super) fn setup_deadline(
+        &self,
+        config: &ClientConfig,
+        random: &mut Random,
+        now: MonoTime,
+    ) -> MonoTime {
+        let (base, max) = (config.connection_setup_timeout, config.connection_setup_timeout_max);
+        now + backoff(base, max, self.failed_setups, random)
+    }
+
+    pub(super) fn on_attempt(&mut self, deadline: MonoTime, now: MonoTime) {
+        debug_assert!(self.can_connect(now), "{self:?}");
+        self.state = ConnectionState::Resolving { deadline };
+        self.last_attempt = Some(now);
+        self.last_attempt_failed = false;
+        self.address_failures.clear();
+    }
+
+    /// The addresses of this attempt. The one tried last comes last: it may be the one that fails.
+    pub(super) fn on_resolved(&mut self, addresses: Vec<SocketAddr>) {
+        self.addresses = addresses.into();
+        if self.addresses.front() == self.last_address.as_ref() && !self.addresses.is_empty() {
+            self.addresses.rotate_left(1);
+        }
+    }
+
+    pub(super) fn on_connecting(&mut self, id: ConnectionId, deadline: MonoTime) {
+        debug_assert!(self.is_preparing(), "{self:?}");
+        self.state = ConnectionState::Connecting { id, deadline };
+    }
+
+    pub(super) fn on_asked(
+        &mut self,
+        id: ConnectionId,
+        deadline: MonoTime,
+        asked: i16,
+        correlation_id: i32,
+    ) {
+        debug_assert!(self.is_preparing(), "{self:?}");
+        self.state = ConnectionState::Negotiating { id, deadline, asked, correlation_id };
+    }
+
+    pub(super) fn on_ready(&mut self, id: ConnectionId, versions: NodeApiVersions) {
+        debug_assert!(matches!(self.state, ConnectionState::Negotiating { .. }), "{self:?}");
+        self.state = ConnectionState::Ready { id };
+        self.versions = Some(versions);
+        (self.failures, self.failed_setups) = (0, 0);
+        self.addresses.clear();
+        self.address_failures.clear();
+    }
+
+    /// The connection ended, or an attempt to make one: the backoff begins.
+    pub(super) fn on_disconnected(
+        &mut self,
+        config: &ClientConfig,
+        random: &mut Random,
+        now: MonoTime,
+    ) {
+        let (base, max) = (config.reconnect_backoff, config.reconnect_backoff_max);
+        self.not_before = now + backoff(base, max, self.failures, random);
+        self.failures = self.failures.saturating_add(1);
+        if self.is_preparing() {
+            self.failed_setups = self.failed_setups.saturating_add(1);
+        }
+        self.last_attempt_failed = true;
+        self.forget_connection();
+    }
+
+    /// The connection was given up for want of use: a new one may be made at once.
+    pub(super) fn on_idle(&mut self) {
+        self.forget_connection();
+    }
+
+    fn forget_connection(&mut self) {
+        self.state = ConnectionState::Disconnected;
+        self.versions = None;
+        self.addresses.clear();
+    }
+}
+
+/// `base` doubled with each failure up to `max`, with jitter; just `base` if `max` leaves no room.
+fn backoff(base: Duration, max: Duration, failures: u32, random: &mut Random) -> Duration {
+    if max <= base {
+        return base;
+    }
+    let grown = base.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(max);
+    random.jitter(grown, JITTER).min(max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoffs_double_with_jitter_up_to_their_bound() {
+        let (base, max) = (Duration::from_millis(50), Duration::from_millis(1000));
+        let mut random = Random::new(3);
+        let mut ever_differs = false;
+        for failures in 0..80 {
+            let nominal = 50.0 * 2_f64.powi(failures.min(30));
+            let got = backoff(base, max, failures as u32, &mut random).as_secs_f64() * 1000.0;
+            assert!(got >= 0.8 * nominal.min(1000.0), "{failures}: {got}");
+            assert!(got <= (1.2 * nominal).min(1000.0), "{failures}: {got}");
+            ever_differs |= (got - nominal).abs() > 1.0;
+        }
+        assert!(ever_differs, "there is no jitter");
+        assert_eq!(backoff(base, base, 7, &mut random), base, "a constant backoff has no jitter");
+    }
+}

@@ -1,0 +1,304 @@
+//! What the network brings the client: connections that come to stand, answers, ends, time-outs.
+//!
+//! All of it is called by [`NetworkClient`]'s `poll`, save `begin_attempt`, with which `ready`
+//! starts a connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::api_versions::{self, Negotiation};
+use super::connections::ConnectionState;
+use super::network_client::{NetworkClient, tag_of};
+use super::request::{request_frame, split_response};
+use super::resolver::{Resolved, Resolver};
+use super::{ClientEvent, KafkaClient, RequestFailure, ResponseBody};
+use crate::network::{Completions, ConnectionId, DisconnectCause, Disconnection, Net};
+use crate::protocol::ApiKey;
+use crate::time::MonoTime;
+use crate::types::NodeId;
+
+/// A broker before Kafka 0.10, or a listener that expects TLS or SASL, ends the connection when it
+/// reads ApiVersions.
+const CLOSED_ON_API_VERSIONS: &str = " when asked for its API versions (is it older than Kafka 0.10, or does it expect TLS or SASL?)";
+
+impl<N: Net, R: Resolver> NetworkClient<N, R> {
+    /// Begins to connect to a node: first its name is looked up, then its addresses are tried.
+    pub(super) fn begin_attempt(&mut self, node: NodeId, now: MonoTime) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        let deadline = state.setup_deadline(&self.config, &mut self.random, now);
+        state.on_attempt(deadline, now);
+        let (host, port) = (state.address.host.clone(), state.address.port);
+        self.note_deadline(deadline);
+        self.resolver.resolve(&host, port);
+        // The answer may be there already.
+        self.handle_resolved(now);
+    }
+
+    pub(super) fn handle_resolved(&mut self, now: MonoTime) {
+        let mut resolved = std::mem::take(&mut self.resolved);
+        self.resolver.poll(&mut resolved);
+        for Resolved { host, port, result } in resolved.drain(..) {
+            let waiting: Vec<NodeId> = self
+                .nodes
+                .iter()
+                .filter(|(_, node)| matches!(node.state(), ConnectionState::Resolving { .. }))
+                .filter(|(_, node)| node.address.host == host && node.address.port == port)
+                .map(|(id, _)| *id)
+                .collect();
+            for node in waiting {
+                self.on_resolved(node, &result, now);
+            }
+        }
+        self.resolved = resolved;
+    }
+
+    fn on_resolved(&mut self, node: NodeId, result: &io::Result<Vec<SocketAddr>>, now: MonoTime) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        match result {
+            Ok(addresses) => state.on_resolved(addresses.clone()),
+            Err(error) => {
+                state.address_failures.push(format!("its name can't be resolved: {error}"));
+            }
+        }
+        self.try_next_address(node, now);
+    }
+
+    /// Connects to the next address of the attempt; if there is none left, the attempt has failed.
+    fn try_next_address(&mut self, node: NodeId, now: MonoTime) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        while let Some(address) = state.addresses.pop_front() {
+            state.last_address = Some(address);
+            match self.selector.connect(address, &self.config.socket, now) {
+                Ok(id) => {
+                    let deadline = state.setup_deadline(&self.config, &mut self.random, now);
+                    state.on_connecting(id, deadline);
+                    self.owners.insert(id, node);
+                    return self.note_deadline(deadline);
+                }
+                Err(error) => {
+                    let cause = DisconnectCause::ConnectFailed(error);
+                    state.address_failures.push(format!("{address}: {cause}"));
+                }
+            }
+        }
+        let failures = match &state.address_failures[..] {
+            [] => "its name has no address".to_owned(),
+            failures => failures.join("; "),
+        };
+        let reason = format!("{}: {failures}", state.name());
+        state.on_disconnected(&self.config, &mut self.random, now);
+        self.events.push(ClientEvent::Disconnected { node, while_connecting: true, reason });
+        self.retire(node);
+    }
+
+    /// The address that is being tried leads nowhere; its connection is gone.
+    fn on_address_failed(&mut self, node: NodeId, why: &str, now: MonoTime) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        let address = state.last_address.map(|address| format!("{address}: "));
+        state.address_failures.push(format!("{}{why}", address.unwrap_or_default()));
+        self.try_next_address(node, now);
+    }
+
+    /// A connection that was ready is gone, and its requests have been ended.
+    fn on_lost(&mut self, node: NodeId, why: &str, now: MonoTime) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        let reason = format!("{}: {why}", state.name());
+        state.on_disconnected(&self.config, &mut self.random, now);
+        self.events.push(ClientEvent::Disconnected { node, while_connecting: false, reason });
+        self.retire(node);
+    }
+
+    pub(super) fn handle_completions(&mut self, completions: &mut Completions, now: MonoTime) {
+        for id in completions.connected.drain(..) {
+            if let Some(node) = self.owners.get(&id).copied() {
+                self.ask_api_versions(node, id, api_versions::first_version(), now);
+            }
+        }
+        for (id, tag, frame) in completions.sends.drain(..) {
+            if let Some(node) = self.owners.get(&id).copied() {
+                self.on_written(node, tag, frame);
+            }
+        }
+        // Connections that sent what is not an answer. They are closed only after the ends of
+        // others are handled, since the frames that they still hold may be among those.
+        let mut condemned: Vec<(ConnectionId, String)> = Vec::new();
+        for (id, frame) in completions.receives.drain(..) {
+            if condemned.iter().any(|(of, _)| *of == id) {
+                continue;
+            }
+            if let Err(why) = self.on_frame(id, frame, now) {
+                condemned.push((id, why));
+            }
+        }
+        for disconnection in completions.disconnected.drain(..) {
+            self.on_disconnection(disconnection, now);
+        }
+        for (id, why) in condemned {
+            if let Some(node) = self.owners.get(&id).copied() {
+                self.hang_up(node, &why, None, now);
+            }
+        }
+    }
+
+    /// Closes a node's connection for a fault of the other side's.
+    fn hang_up(&mut self, node: NodeId, why: &str, timed_out: Option<MonoTime>, now: MonoTime) {
+        let Some(state) = self.nodes.get(&node) else { return };
+        let was_ready = state.is_ready();
+        self.cut(node, timed_out);
+        if was_ready {
+            self.on_lost(node, why, now);
+        } else {
+            self.on_address_failed(node, why, now);
+        }
+    }
+
+    fn on_disconnection(&mut self, disconnection: Disconnection, now: MonoTime) {
+        let Disconnection { id, cause, unsent } = disconnection;
+        let Some(node) = self.owners.remove(&id) else { return };
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        let before = state.state();
+        self.fail_in_flight(node, unsent, None);
+        let why = cause.to_string();
+        match (before, &cause) {
+            (ConnectionState::Ready { .. }, DisconnectCause::Idle) => {
+                if let Some(state) = self.nodes.get_mut(&node) {
+                    state.on_idle();
+                }
+                self.retire(node);
+            }
+            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, now),
+            (ConnectionState::Negotiating { .. }, DisconnectCause::Closed { .. }) => {
+                self.on_address_failed(node, &(why + CLOSED_ON_API_VERSIONS), now);
+            }
+            _ => self.on_address_failed(node, &why, now),
+        }
+    }
+
+    fn ask_api_versions(&mut self, node: NodeId, id: ConnectionId, asked: i16, now: MonoTime) {
+        let correlation_id = self.next_correlation_id();
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        // The set-up's time goes on: it bounds the whole way of one address to readiness.
+        let Some(deadline) = state.next_deadline() else { return };
+        state.on_asked(id, deadline, asked, correlation_id);
+        let client_id = &self.config.client_id;
+        let frame = request_frame(ApiKey::ApiVersions, asked, correlation_id, client_id, |out| {
+            api_versions::encode_request(asked, out);
+        });
+        self.selector.send(id, tag_of(correlation_id), frame, now);
+    }
+
+    /// A frame has arrived. An error says why the connection can't be used any longer.
+    fn on_frame(&mut self, id: ConnectionId, frame: Vec<u8>, now: MonoTime) -> Result<(), String> {
+        let Some(node) = self.owners.get(&id).copied() else { return Ok(()) };
+        let Some(state) = self.nodes.get(&node) else { return Ok(()) };
+        match state.state() {
+            ConnectionState::Negotiating { asked, correlation_id, .. } => {
+                let (answers, body) = split_response(ApiKey::ApiVersions, asked, frame)
+                    .map_err(|error| bad_response(ApiKey::ApiVersions, &error.to_string()))?;
+                if answers != correlation_id {
+                    let what = format!("it answers request {answers}, not {correlation_id}");
+                    return Err(bad_response(ApiKey::ApiVersions, &what));
+                }
+                self.on_api_versions(node, id, asked, &body, now)
+            }
+            _ => self.on_response(node, frame),
+        }
+    }
+
+    fn on_api_versions(
+        &mut self,
+        node: NodeId,
+        id: ConnectionId,
+        asked: i16,
+        body: &[u8],
+        now: MonoTime,
+    ) -> Result<(), String> {
+        let response = api_versions::decode_response(asked, body)
+            .map_err(|error| bad_response(ApiKey::ApiVersions, &error.to_string()))?;
+        match api_versions::judge(asked, &response) {
+            Negotiation::AskAgain(version) => self.ask_api_versions(node, id, version, now),
+            Negotiation::Refused(why) => return Err(why),
+            Negotiation::Agreed(versions) => {
+                let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
+                state.on_ready(id, versions);
+                self.selector.on_negotiated(id);
+                self.features.update(&response);
+                // From version 2 on, the broker leaves it to the client to keep away (KIP-219).
+                if asked >= 2 {
+                    let millis = u64::try_from(response.throttle_time_ms).unwrap_or(0);
+                    self.throttle(node, Duration::from_millis(millis), now);
+                }
+                self.events.push(ClientEvent::Connected { node });
+            }
+        }
+        Ok(())
+    }
+
+    /// A response for the oldest request in flight, or so it must be.
+    fn on_response(&mut self, node: NodeId, frame: Vec<u8>) -> Result<(), String> {
+        let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
+        let due = state.in_flight.oldest().filter(|r| r.expects_response && r.frame.is_some());
+        let Some(due) = due else {
+            return Err("it sent a response to no request".to_owned());
+        };
+        let (api, expected) = (due.api, due.correlation_id);
+        let outcome = match split_response(api, due.version, frame) {
+            Ok((answers, body)) if answers == expected => Ok(ResponseBody::Bytes(body)),
+            Ok((answers, _)) => Err(format!("it answers request {answers}, not {expected}")),
+            Err(error) => Err(error.to_string()),
+        };
+        let why = outcome.as_ref().err().map(|what| bad_response(api, what));
+        if let Some(request) = state.in_flight.pop_oldest() {
+            self.finish(node, request, outcome.map_err(RequestFailure::BadResponse));
+        }
+        self.retire(node);
+        why.map_or(Ok(()), Err)
+    }
+
+    /// Ends what has taken too long: look-ups, set-ups, requests.
+    pub(super) fn handle_timers(&mut self, now: MonoTime) {
+        if now < self.timers_due {
+            return;
+        }
+        self.timers_due = MonoTime::MAX;
+        let mut due = Vec::new();
+        for (id, node) in &self.nodes {
+            match node.next_deadline() {
+                Some(deadline) if deadline <= now => due.push(*id),
+                Some(deadline) => self.timers_due = self.timers_due.min(deadline),
+                None => {}
+            }
+        }
+        for node in due {
+            self.on_deadline(node, now);
+        }
+    }
+
+    fn on_deadline(&mut self, node: NodeId, now: MonoTime) {
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        match state.state() {
+            ConnectionState::Disconnected => {}
+            ConnectionState::Resolving { .. } => {
+                state.address_failures.push("its name was not resolved in time".to_owned());
+                self.try_next_address(node, now);
+            }
+            ConnectionState::Connecting { .. } => {
+                self.hang_up(node, "no connection came to stand in time", None, now);
+            }
+            ConnectionState::Negotiating { .. } => {
+                self.hang_up(node, "it did not tell its API versions in time", None, now);
+            }
+            ConnectionState::Ready { .. } => {
+                let late = state.in_flight.timed_out(now);
+                let what = late.map_or("a request", |request| request.api.name());
+                let why = format!("it did not answer {what} in time");
+                self.hang_up(node, &why, Some(now), now);
+            }
+        }
+    }
+}
+
+fn bad_response(api: ApiKey, what: &str) -> String {
+    format!("it sent a response that is none to {}: {what}", api.name())
+}

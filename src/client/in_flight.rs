@@ -1,0 +1,115 @@
+//! The requests on one connection that have not ended, in the order in which they were sent.
+//!
+//! A broker answers in that order, so the oldest one is due for the next response. The client
+//! keeps one queue a node, on the sender thread.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{ClientEvent, ClientResponse, RequestFailure, ResponseBody};
+use crate::network::OutFrame;
+use crate::protocol::ApiKey;
+use crate::time::MonoTime;
+use crate::types::NodeId;
+
+/// A request sent and not ended.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) correlation_id: i32,
+    pub(super) api: ApiKey,
+    pub(super) version: i16,
+    pub(super) tag: u64,
+    pub(super) expects_response: bool,
+    pub(super) created_at: MonoTime,
+    /// When it has taken too long.
+    pub(super) deadline: MonoTime,
+    /// Given back by the connection when all of it was written, or none will be any more.
+    pub(super) frame: Option<OutFrame>,
+    /// Whether any byte is known to have been put on the socket.
+    pub(super) sent: bool,
+}
+
+impl InFlight {
+    /// The event that tells its end.
+    pub(super) fn into_event(
+        self,
+        node: NodeId,
+        outcome: Result<ResponseBody, RequestFailure>,
+    ) -> ClientEvent {
+        debug_assert!(self.frame.is_some(), "the connection still holds the frame of {self:?}");
+        ClientEvent::Response(ClientResponse {
+            node,
+            tag: self.tag,
+            api: self.api,
+            version: self.version,
+            frame: self.frame.unwrap_or_default(),
+            outcome,
+            sent: self.sent,
+            created_at: self.created_at,
+        })
+    }
+}
+
+/// One node's requests, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct InFlightRequests(VecDeque<InFlight>);
+
+impl InFlightRequests {
+    pub(super) fn push(&mut self, request: InFlight) {
+        self.0.push_back(request);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The one that the next response is for.
+    pub(super) fn oldest(&self) -> Option<&InFlight> {
+        self.0.front()
+    }
+
+    pub(super) fn pop_oldest(&mut self) -> Option<InFlight> {
+        self.0.pop_front()
+    }
+
+    /// The connection gives a frame back; `sent` tells whether any of it was written.
+    /// The request itself comes back too if that was all there was to it (acks=0).
+    pub(super) fn on_frame_back(
+        &mut self,
+        correlation_id: i32,
+        frame: OutFrame,
+        sent: bool,
+        complete: bool,
+    ) -> Option<InFlight> {
+        let i = self.0.iter().position(|r| r.correlation_id == correlation_id)?;
+        self.0[i].frame = Some(frame);
+        self.0[i].sent = sent;
+        if complete && !self.0[i].expects_response { self.0.remove(i) } else { None }
+    }
+
+    /// When the first of them has taken too long.
+    pub(super) fn next_deadline(&self) -> Option<MonoTime> {
+        self.0.iter().map(|r| r.deadline).min()
+    }
+
+    /// The first that has taken too long at `now`.
+    pub(super) fn timed_out(&self, now: MonoTime) -> Option<&InFlight> {
+        self.0.iter().find(|r| r.deadline <= now)
+    }
+
+    /// The broker asked for silence: that time doesn't count against its answers.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        for request in &mut self.0 {
+            request.deadline = request.deadline + by;
+        }
+    }
+
+    /// All of them, oldest first.
+    pub(super) fn take(&mut self) -> VecDeque<InFlight> {
+        std::mem::take(&mut self.0)
+    }
+}

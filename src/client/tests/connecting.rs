@@ -1,0 +1,191 @@
+use std::io::ErrorKind;
+
+use super::*;
+
+#[test]
+fn a_node_is_ready_only_after_it_told_its_api_versions() {
+    let mut b = Bench::new(1);
+    assert_eq!(b.client.api_version(NODE, ApiKey::Produce), Err(VersionError::NotReady));
+    let socket = b.negotiating(NODE);
+    assert!(!b.ready(NODE) && b.client.ready_delay(NODE, b.now) == Duration::MAX);
+    let answer = api_versions(ErrorCode::NONE, &[(0, 0, 9), (3, 99, 100), (18, 0, 4), (777, 1, 2)]);
+    b.net.deliver(socket, &encode(&answer, 4, 0));
+    assert_eq!(told(&b.poll()), ["connected 0"]);
+    assert!(b.ready(NODE));
+    assert_eq!(b.client.api_version(NODE, ApiKey::Produce), Ok(9));
+    let no_version = |api| match b.client.api_version(NODE, api) {
+        Err(VersionError::Unsupported(unsupported)) => unsupported.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let text = "Metadata v4-v13 is needed, and broker 0 offers v99-v100";
+    assert_eq!(no_version(ApiKey::Metadata), text);
+    assert!(no_version(ApiKey::InitProducerId).ends_with("offers none of it"));
+}
+
+#[test]
+fn an_unsupported_api_versions_is_asked_again_lower() {
+    for (named, expected) in [(vec![(18, 0, 3)], 3), (vec![], 0)] {
+        let mut b = Bench::new(1);
+        let socket = b.negotiating(NODE);
+        let refusal = api_versions(ErrorCode::UNSUPPORTED_VERSION, &named);
+        b.net.deliver(socket, &encode(&refusal, 0, 0));
+        assert!(b.poll().is_empty());
+        assert_eq!(b.take_requests(socket), [(18, expected, 1)]);
+        let answer = api_versions(ErrorCode::NONE, &[(0, 0, 9)]);
+        b.net.deliver(socket, &encode(&answer, expected, 1));
+        assert_eq!(told(&b.poll()), ["connected 0"]);
+    }
+}
+
+#[test]
+fn a_broker_that_refuses_api_versions_is_not_used_and_says_why() {
+    let mut b = Bench::new(1);
+    let socket = b.negotiating(NODE);
+    let refusal = api_versions(ErrorCode::INVALID_REQUEST, &[]);
+    b.net.deliver(socket, &encode(&refusal, 4, 0));
+    let events = b.poll();
+    assert_eq!(told(&events), ["failed 0"]);
+    assert!(reason(&events).contains("INVALID_REQUEST"), "{}", reason(&events));
+    assert!(!b.ready(NODE) && b.client.connection_failed(NODE));
+    assert!(b.net.open_sockets().is_empty());
+
+    b.pass(b.client.ready_delay(NODE, b.now));
+    let socket = b.negotiating(NODE);
+    b.net.end(socket, Ok(()));
+    let events = b.poll();
+    assert!(reason(&events).contains("older than Kafka 0.10"), "{}", reason(&events));
+    let text = "broker 0 at host-0:9092: 10.0.0.0:9092: it closed the connection when asked";
+    assert!(reason(&events).starts_with(text), "{}", reason(&events));
+}
+
+#[test]
+fn garbage_instead_of_api_versions_ends_the_attempt() {
+    let other_request = encode(&api_versions(ErrorCode::NONE, &[]), 4, 9);
+    for garbage in [&b"HTTP/1.1 400 Bad Request"[..], &[0, 0, 0, 2, 0, 0], &other_request] {
+        let mut b = Bench::new(1);
+        let socket = b.negotiating(NODE);
+        b.net.deliver(socket, garbage);
+        assert_eq!(told(&b.poll()), ["failed 0"]);
+        assert!(b.net.open_sockets().is_empty());
+    }
+}
+
+#[test]
+fn all_addresses_of_a_name_are_tried_in_turn_before_the_attempt_fails() {
+    let mut b = Bench::new(1);
+    let addresses = [host_address(10), host_address(11), host_address(12)];
+    b.names.know("host-0", &addresses);
+    b.net.dial(addresses[0], Dial::CannotBegin);
+    b.net.dial(addresses[1], Dial::Refuse);
+    b.net.dial(addresses[2], Dial::Refuse);
+    assert!(!b.ready(NODE));
+    let mut events = b.poll();
+    events.extend(b.poll());
+    assert_eq!(told(&events), ["failed 0"]);
+    let text = reason(&events);
+    assert!(addresses.iter().all(|a| text.contains(&a.to_string())), "{text}");
+    assert_eq!(b.net.attempts(), addresses);
+    assert_eq!(b.names.asked(), 1);
+
+    // The name is asked for anew, and the address that failed last is now the last choice.
+    b.names.know("host-0", &[host_address(12), host_address(13)]);
+    b.pass(b.client.ready_delay(NODE, b.now));
+    b.connected(NODE);
+    assert_eq!(b.names.asked(), 2);
+    assert_eq!(b.net.attempts().last(), Some(&host_address(13)));
+}
+
+#[test]
+fn an_unresolvable_name_fails_the_attempt_and_nothing_else() {
+    let mut b = Bench::new(0);
+    b.client
+        .set_nodes(vec![node_address(7), NodeAddress { id: NodeId(-1), ..node_address(8) }], b.now);
+    let (node, bootstrap) = (NodeId(7), NodeId(-1));
+    assert!(!b.ready(node) && !b.ready(node) && !b.ready(bootstrap));
+    assert_eq!(b.names.asked(), 2);
+    assert!(b.poll().is_empty());
+    b.names.answer("host-7", 9092, Err(ErrorKind::NotFound.into()));
+    b.names.answer("host-8", 9092, Ok(vec![]));
+    let events = b.poll();
+    assert_eq!(told(&events), ["failed 7", "failed -1"]);
+    let text = "bootstrap server host-8:9092: its name has no address";
+    assert_eq!(reason(&events), text);
+    assert!(b.net.attempts().is_empty());
+    // A late answer for an attempt that is over changes nothing.
+    b.names.answer("host-7", 9092, Ok(vec![host_address(1)]));
+    assert!(b.poll().is_empty() && b.net.attempts().is_empty());
+}
+
+#[test]
+fn every_stage_of_the_set_up_is_bounded_and_the_bound_grows() {
+    let within = |took: Duration, nominal: Duration| {
+        assert!(took >= nominal.mul_f64(0.8) && took <= nominal.mul_f64(1.2), "{took:?}");
+    };
+    // Stuck in the look-up of the name.
+    let mut b = Bench::new(0);
+    b.client.set_nodes(vec![node_address(0)], b.now);
+    b.ready(NODE);
+    let events = b.wait(60_000 * MS);
+    assert!(reason(&events).contains("not resolved in time"), "{events:?}");
+    within(b.now.since(MonoTime::ZERO), 10_000 * MS);
+    // Stuck in the connect: the second bound.
+    b.names.know("host-0", &[host_address(0)]);
+    b.net.dial(host_address(0), Dial::Hang);
+    b.pass(b.client.ready_delay(NODE, b.now));
+    let start = b.now;
+    b.ready(NODE);
+    let events = b.wait(60_000 * MS);
+    assert!(reason(&events).contains("no connection came to stand"), "{events:?}");
+    within(b.now.since(start), 20_000 * MS);
+    // Stuck in ApiVersions: the third, at its maximum.
+    b.net.dial(host_address(0), Dial::Accept);
+    b.pass(b.client.ready_delay(NODE, b.now));
+    let start = b.now;
+    b.negotiating(NODE);
+    let events = b.wait(60_000 * MS);
+    assert!(reason(&events).contains("did not tell its API versions"), "{events:?}");
+    assert!(b.now.since(start) <= 30_000 * MS && b.now.since(start) >= 24_000 * MS);
+    assert!(b.net.open_sockets().is_empty());
+}
+
+#[test]
+fn the_backoff_grows_with_each_failure_and_starts_anew_after_success() {
+    let mut b = Bench::new(1);
+    b.net.dial(host_address(0), Dial::Refuse);
+    let mut fail = |b: &mut Bench, nominal: f64| {
+        assert!(!b.ready(NODE));
+        assert_eq!(told(&b.poll()), ["failed 0"]);
+        let delay = b.client.ready_delay(NODE, b.now);
+        let ms = delay.as_secs_f64() * 1000.0;
+        assert!(ms >= 0.8 * nominal && ms <= (1.2 * nominal).min(1000.0), "{ms} for {nominal}");
+        let attempts = b.net.attempts().len();
+        b.pass(delay - MS);
+        assert!(!b.ready(NODE) && b.net.attempts().len() == attempts, "too early");
+        b.pass(MS);
+        assert_eq!(b.client.ready_delay(NODE, b.now), Duration::ZERO);
+    };
+    for nominal in [50.0, 100.0, 200.0, 400.0, 800.0, 1000.0, 1000.0] {
+        fail(&mut b, nominal);
+    }
+    b.net.dial(host_address(0), Dial::Accept);
+    let socket = b.connected(NODE);
+    b.net.end(socket, Err(ErrorKind::ConnectionReset));
+    assert_eq!(told(&b.poll()), ["lost 0"]);
+    let delay = b.client.ready_delay(NODE, b.now);
+    assert!(delay >= 40 * MS && delay <= 60 * MS, "{delay:?}");
+}
+
+#[test]
+fn a_failure_during_api_versions_makes_the_backoff_grow_too() {
+    let mut b = Bench::new(1);
+    let mut last = Duration::ZERO;
+    for _ in 0..3 {
+        let socket = b.negotiating(NODE);
+        b.net.end(socket, Ok(()));
+        assert_eq!(told(&b.poll()), ["failed 0"]);
+        let delay = b.client.ready_delay(NODE, b.now);
+        assert!(delay > last, "{delay:?} after {last:?}");
+        last = delay;
+        b.pass(delay);
+    }
+}

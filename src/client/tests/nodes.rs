@@ -1,0 +1,165 @@
+use super::*;
+
+#[test]
+fn a_node_that_leaves_finishes_its_requests_first() {
+    let mut b = Bench::new(2);
+    let socket = b.connected(NODE);
+    b.connected(NodeId(1));
+    let ids = [b.send(NODE), b.send(NODE)];
+    b.client.set_nodes(vec![node_address(7)], b.now);
+    assert_eq!(b.net.open_sockets(), [socket], "the idle one is closed at once");
+    assert!(!b.ready(NODE) && !b.ready(NodeId(1)));
+    b.answer(socket, ids[0], b"a");
+    assert_eq!(told(&b.poll()), ["0: a"]);
+    b.answer(socket, ids[1], b"b");
+    assert_eq!(told(&b.poll()), ["1: b"]);
+    assert!(b.net.open_sockets().is_empty());
+    assert_eq!(b.client.in_flight_count(NODE), 0);
+}
+
+#[test]
+fn a_node_that_comes_back_in_time_keeps_its_connection() {
+    let mut b = Bench::new(1);
+    let socket = b.connected(NODE);
+    let id = b.send(NODE);
+    b.client.set_nodes(vec![], b.now);
+    b.client.set_nodes(vec![node_address(0)], b.now);
+    b.answer(socket, id, b"a");
+    assert_eq!(told(&b.poll()), ["0: a"]);
+    assert!(b.ready(NODE));
+    assert_eq!(b.net.attempts().len(), 1);
+}
+
+#[test]
+fn a_leaving_node_that_never_answers_is_given_up_when_its_request_is_overdue() {
+    let mut b = Bench::new(1);
+    b.connected(NODE);
+    b.send(NODE);
+    b.client.set_nodes(vec![], b.now);
+    assert_eq!(told(&b.wait(40_000 * MS)), ["0: TimedOut", "lost 0"]);
+    assert!(!b.client.any_node_available(b.now));
+}
+
+#[test]
+fn a_node_that_moved_is_cut_off_and_connected_to_at_its_new_place_at_once() {
+    let mut b = Bench::new(2);
+    b.connected(NODE);
+    b.send(NODE);
+    let moved = NodeAddress { id: NODE, ..node_address(1) };
+    b.client.set_nodes(vec![moved], b.now);
+    assert!(b.net.open_sockets().is_empty());
+    assert_eq!(told(&b.poll()), ["0: Disconnected"]);
+    b.connected(NODE);
+    assert_eq!(b.net.attempts().last(), Some(&host_address(1)));
+}
+
+#[test]
+fn a_node_taken_out_and_put_back_has_no_backoff() {
+    let mut b = Bench::new(1);
+    b.net.dial(host_address(0), Dial::Refuse);
+    b.ready(NODE);
+    assert_eq!(told(&b.poll()), ["failed 0"]);
+    assert!(b.client.ready_delay(NODE, b.now) > Duration::ZERO);
+    b.client.set_nodes(vec![], b.now);
+    b.client.set_nodes(vec![node_address(0)], b.now);
+    assert_eq!(b.client.ready_delay(NODE, b.now), Duration::ZERO);
+    assert!(!b.client.connection_failed(NODE));
+}
+
+#[test]
+fn closing_a_node_while_it_connects_is_safe() {
+    let mut b = Bench::new(1);
+    b.ready(NODE);
+    b.client.disconnect(NODE, b.now);
+    assert!(b.net.open_sockets().is_empty());
+    b.pass(b.client.ready_delay(NODE, b.now));
+    b.connected(NODE);
+}
+
+#[test]
+fn the_least_loaded_node_is_ready_and_has_the_fewest_in_flight() {
+    let mut b = Bench::new(3);
+    for n in 0..3 {
+        b.connected(NodeId(n));
+        for _ in 0..n {
+            b.send(NodeId(n));
+        }
+    }
+    for _ in 0..20 {
+        assert_eq!(b.client.least_loaded_node(b.now), Some(NODE));
+    }
+    b.send(NODE);
+    b.send(NODE);
+    assert_eq!(b.client.least_loaded_node(b.now), Some(NodeId(1)));
+    b.client.throttle(NodeId(1), 100 * MS, b.now);
+    assert!([0, 2].map(|n| Some(NodeId(n))).contains(&b.client.least_loaded_node(b.now)));
+}
+
+#[test]
+fn without_a_ready_node_a_connecting_one_is_least_loaded_and_then_the_longest_untried() {
+    let mut b = Bench::new(3);
+    let mut tried = Vec::new();
+    for _ in 0..3 {
+        let node = b.client.least_loaded_node(b.now).unwrap();
+        b.net.dial(host_address(node.0 as u8), Dial::Refuse);
+        assert!(!b.ready(node));
+        assert_eq!(b.client.least_loaded_node(b.now), Some(node), "it is connecting");
+        assert_eq!(told(&b.poll()), [format!("failed {node}")]);
+        tried.push(node);
+    }
+    let mut all = tried.clone();
+    all.sort();
+    assert_eq!(all, [0, 1, 2].map(NodeId), "each is tried before one is tried again");
+    assert_eq!(b.client.least_loaded_node(b.now), None, "all are in backoff");
+    assert!(!b.client.any_node_available(b.now));
+    b.pass(1000 * MS);
+    assert!(b.client.any_node_available(b.now));
+    // Attempts at the same moment are equals; those at different ones are taken in their order.
+    for _ in 0..2 {
+        let mut round = Vec::new();
+        for _ in 0..3 {
+            let node = b.client.least_loaded_node(b.now).unwrap();
+            assert!(!b.ready(node));
+            assert_eq!(told(&b.poll()), [format!("failed {node}")]);
+            b.pass(MS);
+            round.push(node);
+        }
+        round.sort();
+        assert_eq!(round, all);
+        b.pass(1000 * MS);
+    }
+}
+
+#[test]
+fn a_full_node_is_not_least_loaded_but_the_cluster_is_reachable() {
+    let mut b = Bench::new(1);
+    b.connected(NODE);
+    for _ in 0..3 {
+        b.send(NODE);
+    }
+    assert_eq!(b.client.least_loaded_node(b.now), None);
+    assert!(b.client.any_node_available(b.now));
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_silence_and_made_again_at_once() {
+    let mut b = Bench::new(1);
+    b.connected(NODE);
+    b.pass(540_000 * MS);
+    assert!(b.net.open_sockets().is_empty());
+    assert_eq!(b.client.ready_delay(NODE, b.now), Duration::ZERO);
+    b.connected(NODE);
+}
+
+#[test]
+fn names_and_answers_reach_every_node_that_waits_for_them() {
+    let mut b = Bench::new(0);
+    let at = |id, host: &str| NodeAddress { id: NodeId(id), host: Arc::from(host), port: 9092 };
+    b.client.set_nodes(vec![at(1, "same"), at(2, "same"), at(3, "other")], b.now);
+    for n in 1..=3 {
+        b.ready(NodeId(n));
+    }
+    b.names.answer("same", 9092, Ok(vec![host_address(9)]));
+    b.poll();
+    assert_eq!(b.net.attempts(), [host_address(9); 2]);
+}

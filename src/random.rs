@@ -1,0 +1,70 @@
+//! Seeded randomness for the sender's side: same seed, same choices.
+//!
+//! SplitMix64 (Steele, Lea, Flood 2014): for jitter and tie-breaking, not for secrets.
+
+use std::time::Duration;
+
+/// A generator of pseudo-random numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Evenly one of `0..bound`; 0 if `bound` is 0.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // The high half of the product: even to within bound / 2^64.
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
+    }
+
+    /// `base`, less or more by up to the fraction `spread` of it.
+    pub(crate) fn jitter(&mut self, base: Duration, spread: f64) -> Duration {
+        let unit = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        base.mul_f64(1.0 + spread * (2.0 * unit - 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_decides_and_the_sequence_is_splitmix64s() {
+        // The generator's published test vector for the seed 1234567.
+        let mut random = Random::new(1_234_567);
+        let first: Vec<u64> = (0..3).map(|_| random.next_u64()).collect();
+        assert_eq!(first, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
+    }
+
+    #[test]
+    fn choices_stay_below_the_bound_and_reach_all_of_it() {
+        let mut random = Random::new(1);
+        let mut seen = [0; 7];
+        for _ in 0..7000 {
+            seen[random.below(7)] += 1;
+        }
+        assert!(seen.iter().all(|n| (800..1200).contains(n)), "{seen:?}");
+        assert_eq!(random.below(0), 0);
+    }
+
+    #[test]
+    fn jitter_spreads_both_ways_within_its_fraction() {
+        let mut random = Random::new(2);
+        let base = Duration::from_millis(100);
+        let all: Vec<_> = (0..1000).map(|_| random.jitter(base, 0.2)).collect();
+        let (min, max) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+        assert!(*min >= Duration::from_millis(80) && *min < Duration::from_millis(82), "{min:?}");
+        assert!(*max <= Duration::from_millis(120) && *max > Duration::from_millis(118), "{max:?}");
+        assert_eq!(random.jitter(base, 0.0), base);
+    }
+}
