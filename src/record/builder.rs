@@ -35,10 +35,6 @@ pub struct RecordBatchBuilder {
     records_crc: Option<u32>,
 }
 
-/// Room for all that stands before a record's key, or before its value if the key is null: at most
-/// 5 bytes of length, 1 of attributes, 10 of timestamp, 5 of offset, 5 + 1 of key and value length.
-const PREFIX: usize = 32;
-
 impl RecordBatchBuilder {
     /// Starts a batch in a segment that has capacity for at least the header. What the segment
     /// holds is dropped.
@@ -63,36 +59,11 @@ impl RecordBatchBuilder {
         debug_assert!(self.records_crc.is_none(), "the batch is sealed");
         let index = self.count;
         let delta = self.timestamp_delta(record.timestamp);
-        let body = body_size(record, delta, index);
         let segment = self.segments.last_mut()?;
-        let room = segment.capacity() - segment.len();
-        if varint::length_size(body) + body > room {
+        if !append_fast(segment, record, delta, index) && !append_any(segment, record, delta, index)
+        {
             return None;
         }
-
-        let mut prefix = [0; PREFIX];
-        let mut at = varint::put(body as i64, &mut prefix, 0);
-        // The byte of attributes stays zero.
-        at = varint::put(delta, &mut prefix, at + 1);
-        at = varint::put(index.into(), &mut prefix, at);
-        at = varint::put(length_or_null(record.key), &mut prefix, at);
-        if record.key.is_none() {
-            at = varint::put(length_or_null(record.value), &mut prefix, at);
-        }
-        push_prefix(segment, &prefix, at, room);
-        if let Some(key) = record.key {
-            segment.extend_from_slice(key);
-            varint::write(length_or_null(record.value), segment);
-        }
-        if let Some(value) = record.value {
-            segment.extend_from_slice(value);
-        }
-        if record.headers.is_empty() {
-            segment.push(0);
-        } else {
-            push_headers(segment, record.headers);
-        }
-
         if index == 0 {
             (self.base_timestamp, self.max_timestamp) = (record.timestamp, record.timestamp);
         } else {
@@ -264,16 +235,58 @@ fn length_or_null(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |bytes| bytes.len() as i64)
 }
 
-/// Appends the first `len` bytes of `prefix`. A copy of fixed size is two stores, where one of
-/// variable size is a call; what is too much is taken back.
+/// Room for all that stands before a record's key, or before its value if the key is null: at most
+/// 5 bytes of length, 1 of attributes, 10 of timestamp, 5 of offset, 5 + 1 of key and value length.
+const PREFIX: usize = 32;
+
+/// The fast way for a record without headers, into a segment that is not nearly full. Otherwise
+/// writes nothing and gives false.
 #[inline(always)]
-fn push_prefix(segment: &mut Vec<u8>, prefix: &[u8; PREFIX], len: usize, room: usize) {
-    if room < PREFIX {
-        return segment.extend_from_slice(&prefix[..len]);
+fn append_fast(segment: &mut Vec<u8>, record: &RecordData<'_>, delta: i64, index: u32) -> bool {
+    let body = body_size(record, delta, index);
+    // Twice, since bytes after the prefix and after the key are written and taken back.
+    if !record.headers.is_empty() || segment.capacity() - segment.len() < body + 2 * PREFIX {
+        return false;
     }
-    let end = segment.len() + len;
-    segment.extend_from_slice(prefix);
-    segment.truncate(end);
+    varint::append_in_place(segment, |prefix: &mut [u8; PREFIX]| {
+        // One byte of attributes stays zero.
+        let at = varint::put(body as i64, prefix, 0) + 1;
+        let at = varint::put(delta, prefix, at);
+        let at = varint::put(index.into(), prefix, at);
+        let at = varint::put(length_or_null(record.key), prefix, at);
+        match record.key {
+            Some(_) => at,
+            None => varint::put(length_or_null(record.value), prefix, at),
+        }
+    });
+    if let Some(key) = record.key {
+        segment.extend_from_slice(key);
+        varint::append_in_place(segment, |bytes: &mut [u8; 8]| {
+            varint::put(length_or_null(record.value), bytes, 0)
+        });
+    }
+    segment.extend_from_slice(record.value.unwrap_or_default());
+    segment.push(0);
+    true
+}
+
+/// The way for all records. Writes nothing and gives false if there is no room.
+#[inline(never)]
+fn append_any(segment: &mut Vec<u8>, record: &RecordData<'_>, delta: i64, index: u32) -> bool {
+    let body = body_size(record, delta, index);
+    if varint::length_size(body) + body > segment.capacity() - segment.len() {
+        return false;
+    }
+    varint::write(body as i64, segment);
+    segment.push(0);
+    varint::write(delta, segment);
+    varint::write(index.into(), segment);
+    for bytes in [record.key, record.value] {
+        varint::write(length_or_null(bytes), segment);
+        segment.extend_from_slice(bytes.unwrap_or_default());
+    }
+    push_headers(segment, record.headers);
+    true
 }
 
 fn push_headers(segment: &mut Vec<u8>, headers: &[Header<'_>]) {

@@ -16,7 +16,11 @@ fn unzigzag(value: u64) -> i64 {
 /// How many bytes a number takes: 1 to 5 if it fits 32 bits, 10 at the most.
 #[inline]
 pub fn size(value: i64) -> usize {
-    let last_bit = 63 - (zigzag(value) | 1).leading_zeros() as usize;
+    let rest = zigzag(value);
+    if rest < 0x80 {
+        return 1;
+    }
+    let last_bit = 63 - rest.leading_zeros() as usize;
     // last_bit / 7 + 1, without a division.
     (last_bit * 9 + 73) / 64
 }
@@ -38,8 +42,25 @@ pub fn write(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
+/// Appends fixed-size `N` bytes of zeros, lets `fill` write over them in place, and keeps as many
+/// as it says. `N` bytes are stores without a call, and bytes that are written where they stay are
+/// not waited for, as they are when an array on the stack is filled and then copied.
+#[inline(always)]
+pub fn append_in_place<const N: usize>(
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut [u8; N]) -> usize,
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; N]);
+    if let Some(bytes) = out.last_chunk_mut() {
+        let kept = fill(bytes);
+        debug_assert!(kept <= N);
+        out.truncate(start + kept);
+    }
+}
+
 /// Writes a number into `out` from `at` on; gives the position after it. `N` is a power of two and
-/// large enough for all that the caller puts in (positions wrap instead of being checked).
+/// large enough for all that the caller puts in: positions wrap instead of being checked.
 #[inline(always)]
 pub fn put<const N: usize>(value: i64, out: &mut [u8; N], mut at: usize) -> usize {
     debug_assert!(N.is_power_of_two() && at + size(value) <= N);
@@ -133,13 +154,23 @@ mod tests {
         fn what_is_written_is_read_and_has_the_size_that_was_said(value in any_magnitude()) {
             let bytes = written(value);
             prop_assert_eq!(bytes.len(), size(value));
-            let mut array = [0; 16];
-            prop_assert_eq!(put(value, &mut array, 3), 3 + bytes.len());
-            prop_assert_eq!(&array[3..3 + bytes.len()], &bytes[..]);
             let mut rest = &bytes[..];
             prop_assert_eq!(take_long(&mut rest), Some(value));
             prop_assert!(rest.is_empty());
             prop_assert_eq!(take(&mut &bytes[..]), i32::try_from(value).ok());
+        }
+
+        #[test]
+        fn numbers_put_in_place_are_those_written_one_by_one(
+            values in [any_magnitude(), any_magnitude(), any_magnitude()],
+        ) {
+            let mut expected = vec![9];
+            values.iter().for_each(|value| write(*value, &mut expected));
+            let mut out = vec![9];
+            append_in_place(&mut out, |bytes: &mut [u8; 32]| {
+                values.iter().fold(0, |at, value| put(*value, bytes, at))
+            });
+            prop_assert_eq!(out, expected);
         }
     }
 }
