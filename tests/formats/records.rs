@@ -171,7 +171,7 @@ proptest! {
 fn duplicate_headers_keep_their_order() {
     let headers = ["b", "a", "b"].map(|name| (name.to_owned(), Some(name.as_bytes().to_vec())));
     let wanted = Wanted { key: None, value: None, headers: headers.to_vec(), timestamp: 1 };
-    let batch = build(&[wanted.clone()], (-1, -1, -1, false));
+    let batch = build(std::slice::from_ref(&wanted), (-1, -1, -1, false));
     let (read, _) = RecordBatch::split_first(&batch).unwrap();
     let records: Vec<_> = read.records().unwrap().map(Result::unwrap).collect();
     assert_eq!(records[0].headers, our_headers(&wanted));
