@@ -1,0 +1,94 @@
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+
+use super::*;
+use crate::network::MioNet;
+use crate::time::Clock;
+
+/// A broker of one connection: tells its API versions, echoes the bodies of what else it is asked,
+/// and ends with the connection.
+fn serve(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut length = [0; 4];
+    while stream.read_exact(&mut length).is_ok() {
+        let mut request = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut request).unwrap();
+        let mut reader = protocol::Reader::new(&request);
+        let header = RequestHeader::decode(&mut reader).unwrap();
+        let mut out = Vec::new();
+        if header.api_key == ApiKey::ApiVersions.code() {
+            out = encode(&api_versions(ErrorCode::NONE, &[(0, 0, 9)]), 4, header.correlation_id);
+        } else {
+            let body = &request[request.len() - reader.remaining()..];
+            protocol::encode_response(ApiKey::Produce, 9, header.correlation_id, &mut out, |out| {
+                out.extend_from_slice(body);
+            });
+        }
+        stream.write_all(&out).unwrap();
+    }
+}
+
+/// Polls until `count` events have come.
+fn wait_for<N: crate::network::Net, R: Resolver>(
+    client: &mut NetworkClient<N, R>,
+    now: &mut MonoTime,
+    count: usize,
+) -> Vec<ClientEvent> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let before = *now;
+        *now = client.poll(Some(20_000 * MS), *now, &mut events).unwrap();
+        assert!(now.since(before) < 10_000 * MS, "nothing happens: {events:?}");
+    }
+    events
+}
+
+#[test]
+fn the_real_network_and_resolver_carry_requests_and_answers() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (net, wake) = MioNet::new(Clock::system()).unwrap();
+    let resolver = ThreadResolver::with_lookup(
+        wake,
+        Box::new(|_, port| Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))])),
+    );
+    let mut client = NetworkClient::new(net, resolver, config());
+    let (mut now, node) = (MonoTime::ZERO, NodeId(1));
+    client.set_nodes(vec![NodeAddress { id: node, host: Arc::from("broker"), port }], now);
+    let broker = thread::spawn(move || serve(&listener));
+    assert!(!client.ready(node, now));
+    assert_eq!(told(&wait_for(&mut client, &mut now, 1)), ["connected 1"]);
+
+    // Batches far larger than any socket's buffer, so that writes are short.
+    let mut sent = Vec::new();
+    for tag in 0..3 {
+        let correlation_id = client.next_correlation_id();
+        let batch: Vec<u8> = (0..5_000_000_u32).map(|i| (i % 241 + tag) as u8).collect();
+        let mut frame = request_frame(ApiKey::Produce, 9, correlation_id, "me", |_| {});
+        let total = (frame.head.len() - 4 + batch.len()) as u32;
+        frame.head[..4].copy_from_slice(&total.to_be_bytes());
+        frame.pieces.push(crate::network::Piece::Segment(0));
+        frame.segments.push(batch.clone());
+        sent.push(batch);
+        assert!(client.ready(node, now));
+        let request = ClientRequest {
+            node,
+            api: ApiKey::Produce,
+            version: 9,
+            frame,
+            correlation_id,
+            expects_response: true,
+            timeout: 30_000 * MS,
+            tag: tag.into(),
+        };
+        client.send(request, now);
+    }
+    for (event, batch) in wait_for(&mut client, &mut now, 3).into_iter().zip(sent) {
+        let ClientEvent::Response(response) = event else { panic!("{event:?}") };
+        assert_eq!(response.frame.segments, [batch.clone()]);
+        assert!(response.outcome == Ok(ResponseBody::Bytes(batch)), "other bytes came back");
+    }
+    client.close(now, &mut Vec::new());
+    broker.join().unwrap();
+}
