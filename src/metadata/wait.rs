@@ -417,7 +417,9 @@ mod tests {
                     let deadline = now + Duration::from_secs(10);
                     let mut wait = TopicWait::new("t", None, now, deadline);
                     begun.wait();
-                    wait.wait(&cell, &clock, &wake).map(|topic| topic.partition_count())
+                    let topic = wait.wait(&cell, &clock, &wake);
+                    assert!(clock.now() < deadline, "it was the deadline that ended the wait");
+                    topic.map(|topic| topic.partition_count())
                 };
                 let waits: Vec<_> = (0..THREADS).map(|_| scope.spawn(wait)).collect();
                 begun.wait();
