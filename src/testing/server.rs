@@ -23,6 +23,9 @@ use super::model::{Model, Reply, parse};
 /// Kafka's `socket.request.max.bytes`.
 const MAX_REQUEST: usize = 100 * 1024 * 1024;
 
+/// How many bytes are read at once, unless a frame is known to be larger.
+const READ_AHEAD: usize = 64 * 1024;
+
 /// What the threads of all brokers share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -234,7 +237,7 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     fn new(shared: &'a Shared, broker: i32, stream: TcpStream) -> Self {
-        Self { shared, broker, stream, buffer: vec![0; 64 * 1024], start: 0, end: 0 }
+        Self { shared, broker, stream, buffer: vec![0; READ_AHEAD], start: 0, end: 0 }
     }
 
     fn serve(&mut self) -> io::Result<()> {
@@ -285,7 +288,9 @@ impl<'a> Connection<'a> {
             if self.buffer.len() < needed {
                 self.buffer.resize(needed.next_power_of_two(), 0);
             }
-            match self.stream.read(&mut self.buffer[self.end..]) {
+            // Not far beyond a large frame, or the start of the next one would have to be moved.
+            let until = self.buffer.len().min(self.start + needed.max(READ_AHEAD));
+            match self.stream.read(&mut self.buffer[self.end..until]) {
                 Ok(0) => return Ok(false),
                 Ok(count) => self.end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
