@@ -27,7 +27,7 @@ mod types;
 pub mod testing;
 
 // The public interface.
-pub use crate::completion::{Delivery, RecordMetadata};
+pub use crate::completion::{CallbackTask, Delivery, Executor, RecordMetadata};
 pub use crate::config::{
     Acks, ConfigKey, HostPort, Importance, MetadataRecoveryStrategy, PartitionerKind,
     ProducerBuilder, ProducerConfig, Support, ValueType,

@@ -5,18 +5,32 @@
 //! [`CallbackExecutor`], whose threads are the only ones that run user code. Nothing here knows
 //! another station: the sender hands in plain values.
 
-mod callback;
-mod flush;
-mod future;
+mod callback; // callbacks as values; whether this thread is inside one
+mod executor; // CallbackExecutor: submit, log, close; the user's Executor
+mod flush; // tokens that a flush waits for
+mod future; // BatchResult and Delivery
+mod lane; // a partition's queue of decided batches
+mod log_relay; // the sender's log lines
+mod panics; // user code's panics end here
+mod pool; // run queue, threads, accounts
 mod record_metadata;
+mod slots; // callback.max.pending
+
+#[cfg(test)]
+mod executor_tests;
 
 #[allow(unused_imports)]
-pub(crate) use callback::{
-    Callback, CompletedBatch, PendingCallback, in_callback, refuse_in_callback,
+pub(crate) use self::{
+    callback::{Callback, CompletedBatch, PendingCallback, in_callback, refuse_in_callback},
+    executor::{CallbackExecutor, CallbacksLeft, ExecutorKind},
+    flush::{FlushToken, FlushWait},
+    future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener},
+    lane::Lane,
+    log_relay::LogEvent,
+    slots::{Slot, SlotWait, Slots},
 };
-#[allow(unused_imports)]
-pub(crate) use flush::{FlushToken, FlushWait};
-pub use future::Delivery;
-#[allow(unused_imports)]
-pub(crate) use future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener};
-pub use record_metadata::RecordMetadata;
+pub use self::{
+    executor::{CallbackTask, Executor},
+    future::Delivery,
+    record_metadata::RecordMetadata,
+};

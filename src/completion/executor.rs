@@ -1,0 +1,287 @@
+//! The callback executor: the only place where user code meets this crate's threads.
+//!
+//! The sender submits a batch and goes on; threads of the executor, or the user's own pool, run
+//! its callbacks. The owner of the producer closes it, after the sender has submitted its last.
+
+use std::fmt;
+use std::io;
+use std::process;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::callback::{CompletedBatch, Context, in_callback};
+use super::lane::Lane;
+use super::log_relay::LogEvent;
+use super::pool::Pool;
+use super::slots::Slots;
+use crate::sync::{Arc, Mutex};
+use crate::threads::spawn_named;
+use crate::time::Clock;
+
+/// A thread pool of the program's own, to run callbacks on in place of the producer's threads.
+///
+/// `execute` is called on a thread of the producer that does nothing else, with the callbacks of
+/// one batch at a time. It may run the task at once or hand it to another thread. A partition's
+/// next task comes only after its last one has run, so callbacks of one partition keep their order
+/// on any pool. A task that is dropped counts as run: its callbacks are dropped with it, and told
+/// in the report of `close`.
+///
+/// ```
+/// use kafka_producer::{CallbackTask, Executor};
+/// use std::sync::mpsc;
+///
+/// /// Hands tasks to whoever reads the channel.
+/// struct Channel(mpsc::Sender<CallbackTask>);
+///
+/// impl Executor for Channel {
+///     fn execute(&self, task: CallbackTask) {
+///         // Should the reader be gone, the task is dropped, and its callbacks with it.
+///         let _ = self.0.send(task);
+///     }
+/// }
+///
+/// let (tasks, work) = mpsc::channel();
+/// let executor = Channel(tasks);
+/// # drop(executor);
+/// std::thread::spawn(move || work.into_iter().for_each(CallbackTask::run)).join().unwrap();
+/// ```
+pub trait Executor: Send + Sync {
+    /// Runs the task, or has it run.
+    fn execute(&self, task: CallbackTask);
+}
+
+/// The callbacks of one batch of records, ready to be run by an [`Executor`].
+pub struct CallbackTask {
+    pool: Arc<Pool>,
+    lane: Arc<Lane>,
+    /// `None` once it has been run.
+    batch: Option<CompletedBatch>,
+}
+
+impl CallbackTask {
+    pub(super) fn new(pool: Arc<Pool>, lane: Arc<Lane>, batch: CompletedBatch) -> Self {
+        Self { pool, lane, batch: Some(batch) }
+    }
+
+    /// Runs the callbacks, one after another, on this thread. Their panics are caught. If the
+    /// producer's close has given up waiting for them, they are dropped instead.
+    pub fn run(mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.pool.run(batch, Context::Callback);
+        }
+    }
+
+    /// How many callbacks this task has.
+    pub fn callbacks(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| batch.callbacks.len())
+    }
+}
+
+/// Run or not, the partition's next batch gets its turn.
+impl Drop for CallbackTask {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.pool.discard(batch);
+        }
+        if self.lane.finish() {
+            self.pool.schedule(self.lane.clone());
+        }
+    }
+}
+
+impl fmt::Debug for CallbackTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallbackTask").field("callbacks", &self.callbacks()).finish()
+    }
+}
+
+/// Who runs callbacks.
+#[derive(Clone)]
+pub(crate) enum ExecutorKind {
+    /// So many threads of the producer's own.
+    Threads(usize),
+    /// The sender's thread, which sends nothing meanwhile: what Java does, kept to show it.
+    Inline,
+    /// The user's pool, fed by one thread of the producer's own.
+    Custom(Arc<dyn Executor>),
+}
+
+impl fmt::Debug for ExecutorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Threads(threads) => write!(f, "Threads({threads})"),
+            Self::Inline => f.write_str("Inline"),
+            Self::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
+
+/// What `close` left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CallbacksLeft {
+    /// Callbacks that had not finished at the deadline; those not begun never will be.
+    pub(crate) callbacks: usize,
+    /// Threads that were in user code at the deadline and were detached.
+    pub(crate) threads_stuck: usize,
+}
+
+/// Runs callbacks away from the sender.
+pub(crate) struct CallbackExecutor {
+    pool: Arc<Pool>,
+    is_inline: bool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The process whose threads they are; a forked child has none of them.
+    process: u32,
+}
+
+impl CallbackExecutor {
+    /// Close gives up on callbacks this long before its deadline, or an eighth of its time if
+    /// that is less, so that a thread in a short callback still ends within the deadline.
+    const LAST_CALL: Duration = Duration::from_millis(100);
+
+    /// Starts the threads, named `<name>-callback-<number>`. `slots` are freed as callbacks begin.
+    ///
+    /// # Errors
+    /// The operating system's, if it has no thread to give.
+    pub(crate) fn start(kind: ExecutorKind, name: &str, slots: Arc<Slots>) -> io::Result<Self> {
+        let (threads, custom) = match kind {
+            ExecutorKind::Threads(threads) => (threads.max(1), None),
+            ExecutorKind::Inline => (0, None),
+            ExecutorKind::Custom(executor) => (1, Some(executor)),
+        };
+        let executor = Self {
+            pool: Arc::new(Pool::new(threads, slots)),
+            is_inline: threads == 0,
+            threads: Mutex::new(Vec::with_capacity(threads)),
+            process: process::id(),
+        };
+        // Should one of them fail to start, dropping the executor ends those before it.
+        for number in 0..threads {
+            let (pool, custom) = (executor.pool.clone(), custom.clone());
+            let body = move || pool.serve(number, custom);
+            let thread = spawn_named(format!("{name}-callback-{number}"), body)?;
+            executor.threads.lock().push(thread);
+        }
+        Ok(executor)
+    }
+
+    /// Hands a decided batch over. Never blocks and, save under [`ExecutorKind::Inline`], runs no
+    /// user code. Flushes that wait for a batch without callbacks wait for it no longer.
+    pub(crate) fn submit(&self, lane: &Arc<Lane>, batch: CompletedBatch) {
+        if batch.callbacks.is_empty() {
+            return;
+        }
+        debug_assert!(batch.result.is_done(), "{:?} has no outcome yet", batch.result);
+        self.pool.on_submitted(batch.callbacks.len());
+        if self.is_inline {
+            self.pool.run(batch, Context::Inline);
+        } else if lane.push(batch) {
+            self.pool.schedule(lane.clone());
+        }
+    }
+
+    /// Has a line logged on the executor's side, in order. Never blocks; if the log can't keep up,
+    /// lines are lost, and their number is logged.
+    pub(crate) fn log(&self, event: LogEvent) {
+        if !self.pool.logs.push(event) {
+            return;
+        }
+        if self.is_inline {
+            let _inside = Context::Inline.enter();
+            self.pool.logs.drain_rest();
+        } else {
+            self.pool.schedule_logs();
+        }
+    }
+
+    /// The bound on callbacks not yet begun.
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
+        self.pool.slots()
+    }
+
+    /// Callbacks submitted that have neither finished nor been dropped.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.pool.outstanding()
+    }
+
+    /// Panics of callbacks, and of the user's executor, caught so far.
+    pub(crate) fn panicked(&self) -> u64 {
+        self.pool.panicked()
+    }
+
+    /// Callbacks dropped without having been run, so far.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.pool.dropped()
+    }
+
+    /// Lets the threads end by themselves once all callbacks have run. Waits for nothing, so the
+    /// sender may call it as its last act. A batch submitted later may be dropped.
+    pub(crate) fn begin_close(&self) {
+        self.pool.begin_close();
+    }
+
+    /// Waits until all submitted callbacks have run and ends the threads. At the deadline the
+    /// remaining callbacks are given up, and a thread in user code is detached. A second call
+    /// finds nothing to do.
+    ///
+    /// Call it outside callbacks, and after the sender has submitted its last batch.
+    pub(crate) fn close(&self, timeout: Duration) -> CallbacksLeft {
+        debug_assert!(!in_callback(), "a callback would wait for itself");
+        if self.is_foreign() {
+            return CallbacksLeft::default();
+        }
+        let clock = Clock::system();
+        let deadline = clock.now() + timeout;
+        let dropped_before = self.pool.dropped();
+        self.pool.begin_close();
+        let last_call = Self::LAST_CALL.min(timeout / 8);
+        if !self.pool.wait_for_end(timeout - last_call) {
+            self.pool.abandon();
+            self.pool.wait_for_end(deadline.since(clock.now()));
+        }
+        let threads_stuck = self.join_ended(&self.pool.wait_for_idle_threads());
+        if threads_stuck == 0 {
+            // A stuck thread may be in the logger, and logs the rest itself should it return.
+            self.pool.logs.drain_rest();
+        }
+        let dropped = self.pool.dropped() - dropped_before;
+        let dropped = usize::try_from(dropped).unwrap_or(usize::MAX);
+        CallbacksLeft { callbacks: self.pool.outstanding() + dropped, threads_stuck }
+    }
+
+    /// Joins the threads that have ended, detaches the others and counts them.
+    fn join_ended(&self, has_ended: &[bool]) -> usize {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let mut detached = 0;
+        for (thread, has_ended) in threads.into_iter().zip(has_ended) {
+            if !has_ended {
+                detached += 1;
+            } else if thread.join().is_err() {
+                debug_assert!(false, "user code's panics are caught, and ours are defects");
+            }
+        }
+        detached
+    }
+
+    fn is_foreign(&self) -> bool {
+        process::id() != self.process
+    }
+}
+
+/// Waits for nothing: the threads end once all callbacks have run.
+impl Drop for CallbackExecutor {
+    fn drop(&mut self) {
+        if self.is_foreign() {
+            // The handles name threads that do not exist here, and a lock may be held by one.
+            std::mem::forget(std::mem::take(self.threads.get_mut()));
+        } else {
+            self.pool.begin_close();
+        }
+    }
+}
+
+impl fmt::Debug for CallbackExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallbackExecutor({} outstanding)", self.outstanding())
+    }
+}

@@ -1,0 +1,318 @@
+//! The executor's inside: the run queue, the threads that serve it, and the accounts.
+//!
+//! The sender puts lanes into the run queue; a thread takes a lane, runs one batch of it, and puts
+//! it back if it has more, so that no partition starves another. Locks are held for a push or a
+//! pop, and never while user code runs.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::callback::{CompletedBatch, Context, PendingCallback};
+use super::executor::{CallbackTask, Executor};
+use super::flush::FlushToken;
+use super::future::BatchResult;
+use super::lane::Lane;
+use super::log_relay::{LogRelay, log_now};
+use super::panics::guarded;
+use super::slots::Slots;
+use crate::error::Error;
+use crate::sync::{Arc, Condvar, Mutex};
+
+/// What the executor and its threads share. A thread that is stuck for ever keeps this alive, and
+/// nothing else of the producer.
+#[derive(Debug)]
+pub(super) struct Pool {
+    run_queue: Mutex<RunQueue>,
+    /// Signalled when there is work, or the end.
+    work: Condvar,
+    /// Signalled when a thread changes its state while the pool ends.
+    ending: Condvar,
+    slots: Arc<Slots>,
+    pub(super) logs: LogRelay,
+    /// Callbacks submitted that have neither finished nor been dropped.
+    outstanding: AtomicUsize,
+    /// No more batches will come. `SeqCst`, as `outstanding`: whichever of the last callback and
+    /// the close comes second sees the other, and stops the threads.
+    closing: AtomicBool,
+    /// The close's time is up: callbacks are dropped, not run.
+    abandoned: AtomicBool,
+    panicked: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct RunQueue {
+    ready: VecDeque<Work>,
+    /// Threads end once `ready` is empty.
+    stopping: bool,
+    threads: Vec<ThreadState>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Lane(Arc<Lane>),
+    Logs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ThreadState {
+    /// Waits for work, or is about to look for some.
+    Idle,
+    /// May be in user code.
+    Busy,
+    /// Serves no more; may still be dropping the user's executor.
+    Leaving,
+    Ended,
+}
+
+impl ThreadState {
+    fn serves_no_more(self) -> bool {
+        matches!(self, Self::Leaving | Self::Ended)
+    }
+}
+
+impl Pool {
+    /// What a thread gets for its last steps.
+    const LEAVE: Duration = Duration::from_millis(100);
+
+    pub(super) fn new(threads: usize, slots: Arc<Slots>) -> Self {
+        let threads = vec![ThreadState::Idle; threads];
+        Self {
+            run_queue: Mutex::new(RunQueue { threads, ..RunQueue::default() }),
+            work: Condvar::new(),
+            ending: Condvar::new(),
+            slots,
+            logs: LogRelay::new(),
+            outstanding: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            panicked: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn panicked(&self) -> u64 {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::SeqCst)
+    }
+
+    /// Counts callbacks in, before their lane is scheduled.
+    pub(super) fn on_submitted(&self, callbacks: usize) {
+        self.outstanding.fetch_add(callbacks, Ordering::SeqCst);
+    }
+
+    /// Has a lane served. With no thread left to do so its batches are dropped here.
+    pub(super) fn schedule(self: &Arc<Self>, lane: Arc<Lane>) {
+        if let Some(Work::Lane(lane)) = self.push(Work::Lane(lane)) {
+            let mut has_more = true;
+            while has_more {
+                lane.take().into_iter().for_each(|batch| self.discard(batch));
+                has_more = lane.finish();
+            }
+        }
+    }
+
+    /// Has the log relay drained, by whoever closes the pool if no thread is left.
+    pub(super) fn schedule_logs(&self) {
+        self.push(Work::Logs);
+    }
+
+    /// Gives the work back if all threads have ended.
+    fn push(&self, work: Work) -> Option<Work> {
+        {
+            let mut queue = self.run_queue.lock();
+            if queue.threads.iter().all(|state| state.serves_no_more()) {
+                return Some(work);
+            }
+            queue.ready.push_back(work);
+        }
+        self.work.notify_one();
+        None
+    }
+
+    /// A thread's life: serves the run queue until the pool stops. With a user's executor, one
+    /// thread hands batches on to it.
+    pub(super) fn serve(self: &Arc<Self>, me: usize, executor: Option<Arc<dyn Executor>>) {
+        let _ended = EndedWhenDropped { pool: self, me };
+        while let Some(work) = self.next(me) {
+            match work {
+                Work::Lane(lane) => self.serve_lane(lane, executor.as_deref()),
+                Work::Logs => {
+                    let _inside = Context::Callback.enter();
+                    if self.logs.drain_turn() {
+                        self.schedule_logs();
+                    }
+                }
+            }
+        }
+        let _inside = Context::Callback.enter();
+        if let Err(panic) = guarded(|| drop(executor)) {
+            self.on_panic(&format!("the callback executor panicked: {panic}"));
+        }
+    }
+
+    fn serve_lane(self: &Arc<Self>, lane: Arc<Lane>, executor: Option<&dyn Executor>) {
+        let Some(batch) = lane.take() else {
+            debug_assert!(false, "an empty lane was scheduled");
+            return;
+        };
+        let task = CallbackTask::new(self.clone(), lane, batch);
+        match executor {
+            Some(executor) if !self.is_abandoned() => {
+                if let Err(panic) = guarded(|| executor.execute(task)) {
+                    self.on_panic(&format!("the callback executor panicked: {panic}"));
+                }
+            }
+            _ => task.run(),
+        }
+    }
+
+    /// The next piece of work, or `None` once there is none and the pool stops.
+    fn next(&self, me: usize) -> Option<Work> {
+        let mut queue = self.run_queue.lock();
+        queue.threads[me] = ThreadState::Idle;
+        loop {
+            let work = queue.ready.pop_front();
+            if work.is_none() && !queue.stopping {
+                self.work.wait(&mut queue);
+                continue;
+            }
+            queue.threads[me] = if work.is_some() { ThreadState::Busy } else { ThreadState::Ended };
+            if queue.stopping {
+                self.ending.notify_all();
+            }
+            return work;
+        }
+    }
+
+    /// Runs a batch's callbacks on this thread; drops them instead once the pool is abandoned.
+    pub(super) fn run(&self, batch: CompletedBatch, context: Context) {
+        let _inside = context.enter();
+        self.settle(batch, |result, callback| {
+            if self.is_abandoned() { self.drop_one(callback) } else { self.call(result, callback) }
+        });
+    }
+
+    /// Drops a batch's callbacks without running them.
+    pub(super) fn discard(&self, batch: CompletedBatch) {
+        let _inside = Context::Callback.enter();
+        self.settle(batch, |_, callback| self.drop_one(callback));
+    }
+
+    /// Takes each callback of a batch off the accounts: its slot before `end`, the rest after.
+    fn settle(&self, batch: CompletedBatch, end: impl Fn(&BatchResult, PendingCallback)) {
+        let CompletedBatch { result, callbacks, mut flush } = batch;
+        for callback in callbacks {
+            self.slots.release();
+            end(&result, callback);
+            flush.iter_mut().for_each(FlushToken::on_callback);
+            self.on_finished();
+        }
+    }
+
+    fn call(&self, result: &BatchResult, callback: PendingCallback) {
+        let fate = result.fate_of(callback.facts());
+        debug_assert!(fate.is_some(), "{result:?}: callbacks belong to a decided batch");
+        let undecided = Error::Fatal("a callback was due before its record was decided".into());
+        let fate = fate.unwrap_or(Err(&undecided));
+        let called = guarded(|| match &fate {
+            Ok(metadata) => (callback.run)(Ok(metadata)),
+            Err(error) => (callback.run)(Err(error)),
+        });
+        if let Err(panic) = called {
+            let (topic, partition) = (result.topic(), result.partition());
+            self.on_panic(&format!("a callback of {topic}-{partition} panicked: {panic}"));
+        }
+    }
+
+    fn drop_one(&self, callback: PendingCallback) {
+        if let Err(panic) = guarded(|| drop(callback)) {
+            self.on_panic(&format!("a callback that was dropped panicked: {panic}"));
+        }
+        self.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn on_panic(&self, text: &str) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+        log_now(log::Level::Error, text);
+    }
+
+    fn on_finished(&self) {
+        let before = self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0);
+        if before == 1 && self.closing.load(Ordering::SeqCst) {
+            self.stop_if_drained();
+        }
+    }
+
+    /// No more batches come: the threads end once all callbacks have run. Waits for nothing.
+    pub(super) fn begin_close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.stop_if_drained();
+    }
+
+    fn stop_if_drained(&self) {
+        if self.outstanding() == 0 {
+            self.stop();
+        }
+    }
+
+    fn stop(&self) {
+        self.run_queue.lock().stopping = true;
+        self.work.notify_all();
+    }
+
+    /// From now on callbacks are dropped and not run, and the threads end.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.stop();
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
+    }
+
+    /// Waits until all threads have ended; false if some have not in that time.
+    pub(super) fn wait_for_end(&self, at_most: Duration) -> bool {
+        let mut queue = self.run_queue.lock();
+        let goes_on =
+            |queue: &mut RunQueue| queue.threads.iter().any(|state| *state != ThreadState::Ended);
+        !self.ending.wait_while_for(&mut queue, goes_on, at_most).timed_out()
+    }
+
+    /// After `stop`: waits until each thread has ended or is in user code, and tells for each
+    /// whether it has ended. That takes no more than a thread's wake-up, or [`LEAVE`](Self::LEAVE)
+    /// if the user's executor hangs while it is dropped.
+    pub(super) fn wait_for_idle_threads(&self) -> Vec<bool> {
+        let mut queue = self.run_queue.lock();
+        let any_is = |state| move |queue: &mut RunQueue| queue.threads.contains(&state);
+        self.ending.wait_while(&mut queue, any_is(ThreadState::Idle));
+        self.ending.wait_while_for(&mut queue, any_is(ThreadState::Leaving), Self::LEAVE);
+        queue.threads.iter().map(|state| *state == ThreadState::Ended).collect()
+    }
+}
+
+/// Tells that a thread has ended, also if a defect of ours made it panic.
+struct EndedWhenDropped<'a> {
+    pool: &'a Pool,
+    me: usize,
+}
+
+impl Drop for EndedWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.pool.run_queue.lock().threads[self.me] = ThreadState::Ended;
+        self.pool.ending.notify_all();
+    }
+}
