@@ -195,12 +195,14 @@ fn a_failed_write_hands_back_what_was_not_written_and_reads_the_last_answers() {
 fn frames_sent_into_a_connection_that_just_broke_come_back_unstarted() {
     let mut b = Bench::new();
     let id = b.ready(1);
+    b.net.deliver(id.0, &response(b"last words"));
     b.net.break_writes(id.0);
     assert!(b.send(id, 1, frame(b"x")).is_none());
     assert!(b.send(id, 2, frame(b"y")).is_none());
     let start = b.now;
     let out = b.poll();
     assert_eq!(b.now, start, "an outcome is waiting, and the poll waited too");
+    assert_eq!(out.receives, [(id, b"last words".to_vec())], "though their edge was never polled");
     let [d] = &out.disconnected[..] else { panic!("{out:?}") };
     let unsent: Vec<_> = d.unsent.iter().map(|u| (u.tag, u.started)).collect();
     assert_eq!(unsent, [(1, false), (2, false)]);

@@ -114,20 +114,26 @@ fn without_a_ready_node_a_connecting_one_is_least_loaded_and_then_the_longest_un
     assert!(!b.client.any_node_available(b.now));
     b.pass(1000 * MS);
     assert!(b.client.any_node_available(b.now));
-    // Attempts at the same moment are equals; those at different ones are taken in their order.
-    for _ in 0..2 {
-        let mut round = Vec::new();
-        for _ in 0..3 {
-            let node = b.client.least_loaded_node(b.now).unwrap();
-            assert!(!b.ready(node));
-            assert_eq!(told(&b.poll()), [format!("failed {node}")]);
-            b.pass(MS);
-            round.push(node);
-        }
-        round.sort();
-        assert_eq!(round, all);
-        b.pass(1000 * MS);
+}
+
+#[test]
+fn nodes_that_fail_are_tried_round_and_round() {
+    let none = Duration::ZERO;
+    let config = ClientConfig { reconnect_backoff: none, reconnect_backoff_max: none, ..config() };
+    let mut b = Bench::with_config(3, config);
+    let mut tried = Vec::new();
+    for _ in 0..9 {
+        let node = b.client.least_loaded_node(b.now).unwrap();
+        b.net.dial(host_address(node.0 as u8), Dial::Refuse);
+        assert!(!b.ready(node));
+        assert_eq!(told(&b.poll()), [format!("failed {node}")]);
+        b.pass(MS);
+        tried.push(node);
     }
+    assert_eq!((&tried[3..6], &tried[6..]), (&tried[..3], &tried[..3]));
+    tried.truncate(3);
+    tried.sort();
+    assert_eq!(tried, [0, 1, 2].map(NodeId));
 }
 
 #[test]
