@@ -2,22 +2,22 @@
 
 #![forbid(unsafe_code)]
 
-// The stations of a record, in travelling order.
+// The stations of a record; ARCHITECTURE.md tells its way through them.
 mod accumulator; // user thread: append under the partition's lock; buffer pool
 mod client; // connections, in-flight requests, API versions, time-outs
 mod completion; // delivery handles, callback executor
 mod metadata; // cluster snapshots, refresh
 mod network; // selector, channels, frames; mio behind a seam
-pub mod producer; // user thread: send, metadata wait, partitioner, size checks
+mod producer; // user thread: send, metadata wait, partitioner, size checks
 mod protocol; // one file an API (pure)
 mod record; // record batch v2 (pure)
 mod sender; // sender thread: ready, drain, expire, send, verdicts
-mod transaction; // producer id, epoch, sequences // delivery handles, callback executor
+mod transaction; // producer id, epoch, sequences
 
 // Beside the way.
 pub mod config;
 mod error;
-mod random; // seeded, for the sender's side
+mod random;
 mod sync;
 mod threads; // named threads without signals
 mod time;
@@ -33,7 +33,15 @@ pub use crate::config::{
     ProducerBuilder, ProducerConfig, Support, ValueType,
 };
 pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted};
+pub use crate::producer::partitioner::{
+    ClusterView, PartitionError, PartitionInput, Partitioner, crc32_partition, fnv1a_partition,
+    murmur2, murmur2_partition,
+};
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
+pub use crate::producer::{
+    Callbacks, CloseReport, KafkaProducer, Partial, PartitionInfo, Refused, TopicProducer,
+    TopicRecord,
+};
 pub use crate::protocol::ErrorCode;
 pub use crate::types::{TopicPartition, Uuid};
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::thread::{Builder, JoinHandle};
 
+use crate::error::Error;
+
 /// Starts a thread under the given name with all signals blocked, so that the program's handlers
 /// run on its own threads only. They are blocked before the thread exists, since it inherits them.
 ///
@@ -14,6 +16,29 @@ pub(crate) fn spawn_named<T: Send + 'static>(
 ) -> io::Result<JoinHandle<T>> {
     let _blocked = SignalsBlocked::enter()?;
     Builder::new().name(name).spawn(body)
+}
+
+/// The process that a producer was built in. A forked child has its memory but not its threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    pub(crate) fn current() -> Self {
+        Self(std::process::id())
+    }
+
+    pub(crate) fn id(self) -> u32 {
+        self.0
+    }
+
+    /// Refuses what would wait for threads that are not there. Costs a system call: for waiting
+    /// calls and once a batch, not for each record.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in any process but the one of [`Process::current`].
+    pub(crate) fn check(self) -> Result<(), Error> {
+        if std::process::id() == self.0 { Ok(()) } else { Err(Error::Forked) }
+    }
 }
 
 #[cfg(unix)]

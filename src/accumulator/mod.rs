@@ -1,1 +1,161 @@
-//! (being built)
+//! Where records gather: users' threads append here, the sender takes batches from here.
+//!
+//! - `topic_map`: topics by name, partitions' queues by number
+//! - `queue`: one partition's batches behind its lock
+//! - `batch`: a batch on its way
+//! - `buffer_pool`: the memory of batches
+//! - `inbox`: what users' threads tell the sender
+//!
+//! An append takes the partition's lock and nothing else. Memory is taken before, the sender is
+//! told after.
+
+pub(crate) mod batch;
+pub(crate) mod buffer_pool;
+pub(crate) mod inbox;
+pub(crate) mod queue;
+pub(crate) mod topic_map;
+
+use std::time::Duration;
+
+use self::buffer_pool::{Allocation, BufferPool, PoolError};
+use self::inbox::{Event, Inbox};
+use self::queue::{Append, Appended, Limits};
+use self::topic_map::{Topic, TopicMap};
+use crate::completion::Delivery;
+use crate::error::Error;
+use crate::sync::Arc;
+use crate::time::{Clock, MonoTime};
+
+/// The queues, the memory and the sender's letterbox.
+pub(crate) struct RecordAccumulator {
+    pub(crate) topics: TopicMap,
+    pub(crate) pool: BufferPool,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) clock: Clock,
+}
+
+/// Until when a call may wait; the clock is read only once it must.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// This long from the first wait on.
+    For(Duration),
+    /// A wait has begun.
+    Until { begun: MonoTime, deadline: MonoTime },
+}
+
+impl Patience {
+    /// When the waiting began and when it ends, as of now if it begins here; `None` if there is
+    /// to be no wait.
+    pub(crate) fn begin(&mut self, clock: &Clock) -> Option<(MonoTime, MonoTime)> {
+        match *self {
+            Self::None => None,
+            Self::For(limit) => {
+                let begun = clock.now();
+                *self = Self::Until { begun, deadline: begun + limit };
+                Some((begun, begun + limit))
+            }
+            Self::Until { begun, deadline } => Some((begun, deadline)),
+        }
+    }
+}
+
+impl RecordAccumulator {
+    pub(crate) fn new(
+        batch_size: usize,
+        linger: Duration,
+        memory: usize,
+        inbox: Arc<Inbox>,
+        clock: Clock,
+    ) -> Self {
+        let limits = Limits { batch_size: batch_size.max(1), linger };
+        Self {
+            topics: TopicMap::new(Arc::clone(&inbox), limits),
+            pool: BufferPool::new(memory, limits.batch_size),
+            inbox,
+            clock,
+        }
+    }
+
+    /// Appends a record to `partition`, or to the topic's sticky one if `append.sticky`.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        append: &mut Append<'_>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        let mut none = None;
+        match topic.queue(partition).append(append, &mut none, &self.clock) {
+            Appended::Done(delivery) => Ok(delivery),
+            outcome => self.append_slowly(topic, partition, append, patience, outcome),
+        }
+    }
+
+    /// The record needs memory, or another partition; at most once a batch.
+    fn append_slowly(
+        &self,
+        topic: &Topic,
+        mut partition: u32,
+        append: &mut Append<'_>,
+        patience: &mut Patience,
+        mut outcome: Appended,
+    ) -> Result<Delivery, Error> {
+        self.inbox.process.check()?;
+        topic.touch(self.clock.now());
+        let mut memory = None;
+        let result = loop {
+            match outcome {
+                Appended::Done(delivery) => break Ok(delivery),
+                Appended::Closed => break Err(Error::Closed),
+                Appended::NextPartition => partition = topic.move_sticky(partition),
+                Appended::NeedsMemory(size) => {
+                    if let Some(unfit) = memory.take() {
+                        self.pool.release(unfit);
+                    }
+                    match self.allocate(size, patience) {
+                        Ok(buffer) => memory = Some(buffer),
+                        Err(error) => break Err(error),
+                    }
+                }
+            }
+            outcome = topic.queue(partition).append(append, &mut memory, &self.clock);
+        };
+        if let Some(unused) = memory {
+            self.pool.release(unused);
+        }
+        result
+    }
+
+    /// Memory for a batch; while a thread waits for it, lingering batches are worth sending.
+    fn allocate(&self, size: usize, patience: &mut Patience) -> Result<Vec<u8>, Error> {
+        let mut waited = Duration::ZERO;
+        let outcome = match self.pool.begin(size) {
+            Ok(Allocation::Granted(memory)) => Ok(memory),
+            Ok(Allocation::Queued(place)) => {
+                self.inbox.push(Event::MemoryWanted, MonoTime::ZERO);
+                match patience.begin(&self.clock) {
+                    Some((begun, deadline)) => {
+                        let outcome = self.pool.wait(place, &self.clock, deadline);
+                        waited = self.clock.now().since(begun);
+                        outcome
+                    }
+                    None => self.pool.poll(&place).unwrap_or_else(|| {
+                        self.pool.cancel(place);
+                        Err(PoolError::Exhausted)
+                    }),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        outcome.map_err(|error| match error {
+            PoolError::Closed => Error::Closed,
+            PoolError::Exhausted => Error::BufferExhausted { waited },
+            PoolError::TooLarge => {
+                Error::RecordTooLarge { size, limit: self.pool.total(), setting: "buffer.memory" }
+            }
+        })
+    }
+}

@@ -87,6 +87,11 @@ pub(crate) fn in_callback() -> bool {
     Context::current() != Context::Outside
 }
 
+/// Whether this thread runs a callback on the sender's own thread, where nothing may be waited for.
+pub(crate) fn in_inline_callback() -> bool {
+    Context::current() == Context::Inline
+}
+
 /// For calls that would wait for the callback that makes them.
 ///
 /// # Errors

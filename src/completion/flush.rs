@@ -82,6 +82,11 @@ impl FlushToken {
         Self { state: state.clone(), records, callbacks }
     }
 
+    /// A token of the same flush for another batch.
+    pub(crate) fn sibling(&self, records: usize, callbacks: usize) -> Self {
+        Self::new(&self.state, records, callbacks)
+    }
+
     /// So many of the batch's records are completed. More than the token covers is all of them:
     /// the batch may have grown since.
     pub(crate) fn on_completed(&mut self, records: usize) {

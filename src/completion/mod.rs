@@ -21,7 +21,10 @@ mod executor_tests;
 
 #[allow(unused_imports)]
 pub(crate) use self::{
-    callback::{Callback, CompletedBatch, PendingCallback, in_callback, refuse_in_callback},
+    callback::{
+        Callback, CompletedBatch, PendingCallback, in_callback, in_inline_callback,
+        refuse_in_callback,
+    },
     executor::{CallbackExecutor, CallbacksLeft, ExecutorKind},
     flush::{FlushToken, FlushWait},
     future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener},

@@ -8,6 +8,7 @@ use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
 use super::producer_config::ProducerConfig;
 use super::{keys, properties};
 use crate::error::Error;
+use crate::producer::Parts;
 
 /// Sets up a producer: a setter for each supported key, and [`property`](Self::property) for keys
 /// as Kafka writes them. The last setting of a key counts.
@@ -32,6 +33,8 @@ use crate::error::Error;
 pub struct ProducerBuilder {
     /// Keys and values as text, in the order they were set: `build_config` reads them by the table.
     entries: Vec<(String, String)>,
+    /// What is no text.
+    pub(crate) parts: Parts,
 }
 
 /// Any key.

@@ -148,6 +148,11 @@ impl MetadataCell {
         self.changed.notify_all();
     }
 
+    /// Why no call succeeds any more, if that is so.
+    pub(crate) fn ended(&self) -> Option<Error> {
+        self.shared.lock().ended.clone()
+    }
+
     /// Takes what was asked for.
     pub(super) fn take_asked(&self) -> Asked {
         let mut shared = self.shared.lock();

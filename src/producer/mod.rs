@@ -1,4 +1,243 @@
-//! (being built)
+//! The user's side: handles, records, and the calls that bring one to the other.
+//!
+//! - here: [`KafkaProducer`], its sends, `flush` and `close`
+//! - `core`: the way of a record up to its batch
+//! - `topic`: a handle that has looked its topic up
+//! - `record`: what is sent
+//! - `partitioner`: where it goes
+//! - `refused`: what a refusal gives back
+//! - `close`: the end
+//! - `build`: from configuration to threads
+//!
+//! All of it runs on users' threads, which may wait here, always with a deadline, and never touch
+//! a socket.
 
-pub mod partitioner;
-pub mod record;
+mod build;
+mod close;
+mod core;
+pub(crate) mod partitioner;
+pub(crate) mod record;
+mod refused;
+mod topic;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use self::build::Callbacks;
+pub(crate) use self::build::Parts;
+pub use self::close::CloseReport;
+use self::core::{Core, RecordParts};
+use self::record::ProducerRecord;
+pub use self::refused::{Partial, Refused};
+pub use self::topic::{TopicProducer, TopicRecord};
+use crate::accumulator::Patience;
+use crate::completion::{Delivery, RecordMetadata};
+use crate::error::Error;
+use crate::metadata::{ReadyWait, TopicWait};
+use crate::sync::Arc;
+use crate::types::TopicPartition;
+
+/// A producer: sends records to a Kafka cluster, from any number of threads.
+///
+/// A cheap handle: clone it and give it to threads. All clones share one buffer, one sender thread
+/// and the callback threads. When the last one is dropped the producer closes, within
+/// `close.on.drop.timeout.ms`; call [`close`](Self::close) to know how that went.
+///
+/// ```
+/// # use kafka_producer::testing::TestCluster;
+/// use kafka_producer::{KafkaProducer, ProducerRecord};
+/// use std::time::Duration;
+///
+/// # let cluster = TestCluster::start();
+/// # let servers = cluster.bootstrap_servers();
+/// let producer = KafkaProducer::builder().bootstrap_servers(servers).build()?;
+/// let delivery = producer.send(ProducerRecord::new("orders", "paid").key("k1"))?;
+/// let metadata = delivery.wait()?;
+/// assert_eq!(metadata.offset(), Some(0));
+/// assert!(producer.close(Duration::from_secs(10)).is_clean());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct KafkaProducer {
+    handle: Arc<Handle>,
+}
+
+/// Closes the producer when the last clone of it goes.
+struct Handle {
+    core: Arc<Core>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.on_last_drop();
+    }
+}
+
+/// A partition of a topic, as the cluster last told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionInfo {
+    /// The topic and the partition's number.
+    pub topic_partition: TopicPartition,
+    /// The broker that leads it; `None` while there is none.
+    pub leader: Option<i32>,
+    /// The leader's epoch, if the brokers tell it.
+    pub leader_epoch: Option<i32>,
+}
+
+impl KafkaProducer {
+    /// Sends a record. Returns when it lies in the buffer; the handle tells when it is delivered.
+    ///
+    /// Waits up to `max.block.ms` for the topic's metadata and for memory together. Dropping the
+    /// handle cancels nothing.
+    ///
+    /// # Errors
+    /// An error means that the record was not accepted: [`Error::InvalidTopic`],
+    /// [`Error::InvalidRecord`], [`Error::RecordTooLarge`], [`Error::Authorization`],
+    /// [`Error::MetadataTimeout`], [`Error::BufferExhausted`], [`Error::Closed`],
+    /// [`Error::Forked`], [`Error::Fatal`]. What fails later is the handle's to tell.
+    pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
+        record.validate()?;
+        let core = &self.handle.core;
+        core.send(record.topic(), &parts(&record), None, &mut core.patience())
+    }
+
+    /// Sends a record and has `callback` told of its fate, on a callback thread.
+    ///
+    /// Callbacks of one partition run one at a time, in the order of its records; a slow one delays
+    /// others of its kind and never the sending. It may send again. At `callback.max.pending`
+    /// callbacks that have not begun, this waits, within `max.block.ms`; inside a callback it
+    /// doesn't.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`Error::CallbackBacklogFull`]. The callback never runs then.
+    pub fn send_with(
+        &self,
+        record: ProducerRecord<'_>,
+        callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
+    ) -> Result<(), Error> {
+        record.validate()?;
+        let core = &self.handle.core;
+        let callback = Some(Box::new(callback) as _);
+        core.send(record.topic(), &parts(&record), callback, &mut core.patience())?;
+        Ok(())
+    }
+
+    /// Sends a record if that takes no waiting. A refusal carries the record.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), at once; [`Error::NotReady`] if the topic's metadata is not known
+    /// yet: it is asked for, so that a later call may succeed.
+    pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
+        let core = &self.handle.core;
+        let sent = record
+            .validate()
+            .and_then(|()| core.send(record.topic(), &parts(&record), None, &mut Patience::None));
+        sent.map_err(|error| Refused::new(record, error))
+    }
+
+    /// Sends records one after the other until one is refused.
+    ///
+    /// # Errors
+    /// [`Partial`]: the handles of those accepted before, and the error of the one that wasn't.
+    pub fn send_all(&self, records: &[ProducerRecord<'_>]) -> Result<Vec<Delivery>, Partial> {
+        let core = &self.handle.core;
+        let mut accepted = Vec::with_capacity(records.len());
+        let mut patience = core.patience();
+        for record in records {
+            let sent = record
+                .validate()
+                .and_then(|()| core.send(record.topic(), &parts(record), None, &mut patience));
+            match sent {
+                Ok(delivery) => accepted.push(delivery),
+                Err(error) => return Err(Partial { accepted, error }),
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// A handle for sending to one topic, which is looked up here and not for each record.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send) for what concerns the topic; waits up to `max.block.ms`.
+    pub fn topic(&self, name: &str) -> Result<TopicProducer, Error> {
+        let core = &self.handle.core;
+        let topic = core.find_topic(name, None, &mut core.patience())?;
+        Ok(TopicProducer::new(Arc::clone(core), topic))
+    }
+
+    /// Has everything sent that was accepted before, without linger, and returns when all of it is
+    /// decided and its callbacks have run.
+    ///
+    /// # Errors
+    /// [`Error::FlushTimeout`], with what is left, when `timeout` is over; everything goes on.
+    /// [`Error::InCallback`] inside a callback, [`Error::Forked`] in a forked child.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        self.handle.core.flush(timeout)
+    }
+
+    /// The topic's partitions. Waits up to `max.block.ms` for the topic's metadata.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send) for what concerns the topic.
+    pub fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>, Error> {
+        let core = &self.handle.core;
+        let metadata = core.wait_for_topic(topic, None, &mut core.patience())?;
+        let info = |(partition, known): (i32, &crate::metadata::PartitionMetadata)| PartitionInfo {
+            topic_partition: TopicPartition { topic: Arc::clone(&metadata.name), partition },
+            leader: known.leader.map(|node| node.0),
+            leader_epoch: Some(known.leader_epoch).filter(|epoch| *epoch >= 0),
+        };
+        Ok((0..).zip(&metadata.partitions).map(info).collect())
+    }
+
+    /// Waits until a broker answers and each of the topics can be sent to.
+    ///
+    /// # Errors
+    /// [`Error::MetadataTimeout`] when `timeout` is over: its cause says what is wrong, as a name
+    /// that does not resolve or a connection that is refused. [`Error::InvalidTopic`] and
+    /// [`Error::Authorization`] at once.
+    pub fn wait_ready(&self, topics: &[&str], timeout: Duration) -> Result<(), Error> {
+        let core = &self.handle.core;
+        core.process.check()?;
+        let begun = core.clock.now();
+        let deadline = begun + timeout;
+        if topics.is_empty() {
+            return ReadyWait::new(begun, deadline).wait(&core.metadata, &core.clock);
+        }
+        let inbox = &core.accumulator.inbox;
+        let wake = || inbox.push(crate::accumulator::inbox::Event::MetadataWanted, begun);
+        for topic in topics {
+            record::validate_topic(topic)?;
+            TopicWait::new(topic, None, begun, deadline).wait(
+                &core.metadata,
+                &core.clock,
+                &wake,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Closes the producer: refuses new records, has those accepted delivered and their callbacks
+    /// run, and ends all threads. What is not delivered within `timeout` fails with cause `Closed`;
+    /// zero gives up at once. Calling it again returns the same report.
+    pub fn close(&self, timeout: Duration) -> CloseReport {
+        self.handle.core.close(timeout)
+    }
+}
+
+fn parts<'r>(record: &'r ProducerRecord<'_>) -> RecordParts<'r> {
+    RecordParts {
+        key: record.key_bytes(),
+        value: record.value_bytes(),
+        headers: record.header_list(),
+        partition: record.explicit_partition(),
+        timestamp: record.explicit_timestamp(),
+    }
+}
+
+impl fmt::Debug for KafkaProducer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaProducer").finish_non_exhaustive()
+    }
+}

@@ -5,16 +5,12 @@
 //! partition and how many bytes went there, lives in `accumulator`; the choice itself is made by
 //! pure functions here.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::record::Headers;
 use crate::config::PartitionerKind;
 use crate::error::Error;
-use crate::sync::RwLock;
 
 /// A user's own rule for choosing partitions; any closure of this shape is one.
 ///
@@ -23,8 +19,8 @@ use crate::sync::RwLock;
 /// `send` fails, with [`Error::InvalidRecord`].
 ///
 /// ```
-/// use kafka_producer::producer::partitioner::{ClusterView, PartitionError, PartitionInput};
-/// use kafka_producer::producer::partitioner::{Partitioner, murmur2_partition};
+/// use kafka_producer::{ClusterView, PartitionError, PartitionInput, Partitioner};
+/// use kafka_producer::murmur2_partition;
 ///
 /// // Audit records go to partition 0, all others by their keys to the rest.
 /// let rule = |input: &PartitionInput<'_>, cluster: &ClusterView<'_>| {
@@ -181,61 +177,56 @@ pub(crate) struct BuiltInRules {
     kind: PartitionerKind,
     /// `partitioner.ignore.keys`; concerns the default rule only, as in Java.
     ignore_keys: bool,
-    /// RoundRobin's next number, per topic.
-    counters: RwLock<BTreeMap<Arc<str>, AtomicU32>>,
 }
 
 impl BuiltInRules {
     /// The rule of this kind.
     pub(crate) fn new(kind: PartitionerKind, ignore_keys: bool) -> Self {
-        Self { kind, ignore_keys, counters: RwLock::default() }
+        Self { kind, ignore_keys }
     }
 
-    /// Chooses. `random` is drawn only if the rule needs it.
+    /// Whether a record with this key goes to the topic's sticky partition, whatever the cluster.
+    #[inline]
+    pub(crate) fn is_sticky(&self, key: Option<&[u8]>) -> bool {
+        match self.kind {
+            PartitionerKind::Default => key.is_none() || self.ignore_keys,
+            PartitionerKind::ConsistentRandom => key.is_none_or(<[u8]>::is_empty),
+            PartitionerKind::Murmur2Random | PartitionerKind::Fnv1aRandom => key.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Chooses. `random` is drawn and `turn`, the topic's counter, advanced only if need be.
     ///
     /// librdkafka's rules: those named `_random` leave records without a key to chance, and
     /// `consistent_random` those with an empty key too; the others hash a null key like an empty
     /// one.
     pub(crate) fn choose(
         &self,
-        topic: &str,
         key: Option<&[u8]>,
         cluster: &ClusterView<'_>,
-        random: impl FnOnce() -> u64,
+        random: impl FnOnce() -> u32,
+        turn: impl FnOnce() -> u32,
     ) -> Choice {
+        if self.is_sticky(key) {
+            return Choice::Sticky;
+        }
         let count = cluster.partition_count;
         let key_or_empty = key.unwrap_or_default();
-        let partition = match (self.kind, key) {
-            (PartitionerKind::Default, Some(key)) if !self.ignore_keys => {
-                murmur2_partition(key, count)
-            }
-            (PartitionerKind::Default, _) => return Choice::Sticky,
-            (PartitionerKind::RoundRobin, _) => cluster.spread(self.count(topic).into()),
-            (PartitionerKind::Random, _) => cluster.spread(random()),
-            (PartitionerKind::ConsistentRandom, None | Some([])) => return Choice::Sticky,
-            (PartitionerKind::Murmur2Random | PartitionerKind::Fnv1aRandom, None) => {
-                return Choice::Sticky;
-            }
-            (PartitionerKind::Consistent | PartitionerKind::ConsistentRandom, _) => {
+        let partition = match self.kind {
+            PartitionerKind::RoundRobin => cluster.spread(turn().into()),
+            PartitionerKind::Random => cluster.spread(random().into()),
+            PartitionerKind::Consistent | PartitionerKind::ConsistentRandom => {
                 crc32_partition(key_or_empty, count)
             }
-            (PartitionerKind::Murmur2 | PartitionerKind::Murmur2Random, _) => {
-                murmur2_partition(key_or_empty, count)
-            }
-            (PartitionerKind::Fnv1a | PartitionerKind::Fnv1aRandom, _) => {
+            PartitionerKind::Default
+            | PartitionerKind::Murmur2
+            | PartitionerKind::Murmur2Random => murmur2_partition(key_or_empty, count),
+            PartitionerKind::Fnv1a | PartitionerKind::Fnv1aRandom => {
                 fnv1a_partition(key_or_empty, count)
             }
         };
         Choice::Partition(partition)
-    }
-
-    /// How many records of this topic were counted before, modulo 2^32.
-    fn count(&self, topic: &str) -> u32 {
-        if let Some(counter) = self.counters.read().get(topic) {
-            return counter.fetch_add(1, Ordering::Relaxed);
-        }
-        let mut counters = self.counters.write();
-        counters.entry(topic.into()).or_default().fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -434,8 +425,8 @@ mod tests {
         ),
     ];
 
-    fn choose(rules: &BuiltInRules, topic: &str, key: Option<&[u8]>, view: &ClusterView) -> Choice {
-        rules.choose(topic, key, view, || 0)
+    fn choose(rules: &BuiltInRules, key: Option<&[u8]>, view: &ClusterView) -> Choice {
+        rules.choose(key, view, || 0, || 0)
     }
 
     #[test]
@@ -462,7 +453,7 @@ mod tests {
         for (kind, hashes) in LIBRDKAFKA {
             let rules = BuiltInRules::new(*kind, false);
             for (key, hash) in keys.iter().zip(hashes) {
-                let chosen = choose(&rules, "t", *key, &ClusterView::new(17, &[]));
+                let chosen = choose(&rules, *key, &ClusterView::new(17, &[]));
                 let expected = hash.map_or(Choice::Sticky, |h| Choice::Partition((h % 17) as i32));
                 assert_eq!(chosen, expected, "{kind:?} {key:?}");
             }
@@ -473,40 +464,37 @@ mod tests {
     fn the_default_hashes_keys_as_java_does_and_null_keys_stick() {
         let view = ClusterView::new(7, &[3]);
         let rules = BuiltInRules::new(PartitionerKind::Default, false);
-        assert_eq!(choose(&rules, "t", None, &view), Choice::Sticky);
+        assert_eq!(choose(&rules, None, &view), Choice::Sticky);
         for key in ["", "foobar", "schlüssel", "ключ"].map(str::as_bytes) {
             let expected = Choice::Partition(murmur2_partition(key, 7));
-            assert_eq!(choose(&rules, "t", Some(key), &view), expected);
+            assert_eq!(choose(&rules, Some(key), &view), expected);
         }
         let ignoring = BuiltInRules::new(PartitionerKind::Default, true);
-        assert_eq!(choose(&ignoring, "t", Some(b"foobar"), &view), Choice::Sticky);
+        assert_eq!(choose(&ignoring, Some(b"foobar"), &view), Choice::Sticky);
     }
 
     #[test]
-    fn round_robin_takes_available_partitions_in_turn_for_each_topic() {
+    fn round_robin_takes_available_partitions_in_turn() {
         let rules = BuiltInRules::new(PartitionerKind::RoundRobin, false);
         let view = ClusterView::new(3, &[0, 2]);
         let mut hits = [0; 3];
         for i in 0..100 {
             let key: Option<&[u8]> = (i % 3 == 0).then_some(b"key");
-            let Choice::Partition(p) = choose(&rules, "t", key, &view) else { panic!() };
+            let Choice::Partition(p) = rules.choose(key, &view, || 0, || i) else { panic!() };
             hits[p as usize] += 1;
-            if i % 5 == 0 {
-                choose(&rules, "other", None, &view);
-            }
         }
         assert_eq!(hits, [50, 0, 50]);
         let nobody = ClusterView::new(2, &[]);
         let turns = [0, 1, 0].map(Choice::Partition);
-        assert_eq!(turns, [0; 3].map(|_| choose(&rules, "u", None, &nobody)));
+        assert_eq!(turns, [0, 1, 2].map(|i| rules.choose(None, &nobody, || 0, || i)));
     }
 
     #[test]
     fn random_spreads_over_available_partitions_whatever_the_key() {
         let rules = BuiltInRules::new(PartitionerKind::Random, false);
         let view = ClusterView::new(9, &[4, 6]);
-        let chosen = |n| rules.choose("t", Some(b"k"), &view, || n);
-        assert_eq!([0, 1, u64::MAX].map(chosen), [4, 6, 6].map(Choice::Partition));
+        let chosen = |n| rules.choose(Some(b"k"), &view, || n, || 0);
+        assert_eq!([0, 1, u32::MAX].map(chosen), [4, 6, 6].map(Choice::Partition));
     }
 
     #[test]

@@ -140,15 +140,27 @@ impl<'a> ProducerRecord<'a> {
     /// # Errors
     /// [`Error::InvalidRecord`] if the partition or the timestamp is negative.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        if let Some(partition) = self.partition.filter(|p| *p < 0) {
-            let text = format!("the partition must not be negative, but is {partition}");
-            return Err(Error::InvalidRecord(text.into()));
-        }
-        if let Some(timestamp) = self.timestamp.filter(|t| *t < 0) {
-            let text = format!("the timestamp must not be negative, but is {timestamp}");
-            return Err(Error::InvalidRecord(text.into()));
-        }
-        Ok(())
+        validate_numbers(self.partition, self.timestamp)
+    }
+}
+
+/// Refuses a negative partition or timestamp.
+///
+/// # Errors
+/// [`Error::InvalidRecord`].
+#[inline]
+pub(crate) fn validate_numbers(
+    partition: Option<i32>,
+    timestamp: Option<i64>,
+) -> Result<(), Error> {
+    let refuse = |what: &str, value: i64| {
+        let text = format!("the {what} must not be negative, but is {value}");
+        Err(Error::InvalidRecord(text.into()))
+    };
+    match (partition, timestamp) {
+        (Some(partition @ ..0), _) => refuse("partition", partition.into()),
+        (_, Some(timestamp @ ..0)) => refuse("timestamp", timestamp),
+        _ => Ok(()),
     }
 }
 
@@ -170,14 +182,7 @@ impl fmt::Debug for ProducerRecord<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers<'a>(Vec<Header<'a>>);
 
-/// One header; its parts are borrowed or owned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header<'a> {
-    /// The name; may be empty.
-    pub name: Cow<'a, str>,
-    /// The value; `None` is Kafka's null, which differs from an empty value.
-    pub value: Option<Cow<'a, [u8]>>,
-}
+pub use crate::record::Header;
 
 impl<'a> Headers<'a> {
     /// No headers; allocates nothing.

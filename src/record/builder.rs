@@ -21,6 +21,14 @@ pub struct RecordData<'a> {
     pub timestamp: i64,
 }
 
+impl RecordData<'_> {
+    /// The size of a batch that holds nothing but this record.
+    pub fn size_alone(&self) -> usize {
+        let body = body_size(self, 0, 0);
+        RECORD_BATCH_OVERHEAD + varint::length_size(body) + body
+    }
+}
+
 /// A batch under construction.
 #[derive(Debug)]
 pub struct RecordBatchBuilder {
@@ -180,6 +188,17 @@ impl RecordBatchBuilder {
     /// The batch's bytes, in order.
     pub fn segments(&self) -> &[Vec<u8>] {
         &self.segments
+    }
+
+    /// Moves the batch's bytes out, for a request that owns them while it is under way.
+    pub fn move_segments(&mut self, into: &mut Vec<Vec<u8>>) {
+        into.append(&mut self.segments);
+    }
+
+    /// Takes the bytes back that [`move_segments`](Self::move_segments) gave away.
+    pub fn restore_segments(&mut self, segments: impl IntoIterator<Item = Vec<u8>>) {
+        debug_assert!(self.segments.is_empty(), "the batch has its bytes");
+        self.segments.extend(segments);
     }
 
     /// The memory, to be used again.

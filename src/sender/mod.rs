@@ -1,1 +1,271 @@
-//! (being built)
+//! The sender: one thread that takes batches from the accumulator to the brokers and the brokers'
+//! verdicts to the users.
+//!
+//! - here: the turn, [`Sender::run_once`]
+//! - `index`: what is known of each partition, ready lines, timers
+//! - `due`: which batches are to be sent, wait, or have expired
+//! - `produce`: drained batches become requests
+//! - `in_flight`: requests under way
+//! - `verdict`: what an answer means (pure)
+//! - `answer`: verdicts carried out
+//! - `split`: a batch that is too large goes on in parts
+//! - `upkeep`: metadata and the producer id
+//! - `shutdown`: drain, then give up
+//! - `thread`: the daemon thread around all this
+//!
+//! Nothing here sleeps, waits for users or runs their code; `now` comes from `client.poll`.
+
+mod answer;
+mod due;
+mod in_flight;
+mod index;
+mod produce;
+mod shutdown;
+mod split;
+pub(crate) mod thread;
+mod upkeep;
+mod verdict;
+
+use std::time::Duration;
+
+use crate::accumulator::RecordAccumulator;
+use crate::accumulator::batch::ProducerBatch;
+use crate::accumulator::inbox::{Event, PartitionId};
+use crate::client::{ClientEvent, KafkaClient};
+use crate::completion::{CallbackExecutor, CompletedBatch, FlushToken, LogEvent, Outcome};
+use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
+use crate::metadata::Metadata;
+use crate::random::Random;
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::transaction::TransactionManager;
+use crate::types::TopicPartition;
+
+use self::in_flight::Flights;
+use self::index::Index;
+use self::shutdown::Phase;
+
+/// The settings that the sender acts by.
+#[derive(Clone, Debug)]
+pub(crate) struct SenderConfig {
+    /// 0, 1, or -1 for all in-sync replicas.
+    pub(crate) acks: i16,
+    pub(crate) idempotent: bool,
+    /// `max.in.flight.requests.per.connection` is 1: one request a partition, for order.
+    pub(crate) one_in_flight: bool,
+    pub(crate) max_request_size: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) linger: Duration,
+    pub(crate) retries: u32,
+    pub(crate) retry_backoff: Duration,
+    pub(crate) retry_backoff_max: Duration,
+    /// A batch whose records all have waiting threads is sent without linger.
+    pub(crate) wait_ends_linger: bool,
+}
+
+/// All that the sender thread owns.
+pub(crate) struct Sender<C> {
+    config: SenderConfig,
+    accumulator: Arc<RecordAccumulator>,
+    client: C,
+    metadata: Metadata,
+    executor: Arc<CallbackExecutor>,
+    /// None without idempotence.
+    transaction: Option<TransactionManager>,
+    random: Random,
+    index: Index,
+    flights: Flights,
+    upkeep: upkeep::Upkeep,
+    phase: Phase,
+    /// The tag of the next request.
+    next_tag: u64,
+    /// Memory is kept for reuse until this moment; see [`Sender::rest`].
+    trim_at: MonoTime,
+    /// Reused from turn to turn.
+    inbox_events: Vec<Event>,
+    client_events: Vec<ClientEvent>,
+    scratch: produce::Scratch,
+}
+
+impl<C: KafkaClient> Sender<C> {
+    pub(crate) fn new(
+        config: SenderConfig,
+        accumulator: Arc<RecordAccumulator>,
+        client: C,
+        metadata: Metadata,
+        executor: Arc<CallbackExecutor>,
+        random: Random,
+    ) -> Self {
+        let transaction = config.idempotent.then(TransactionManager::new);
+        Self {
+            config,
+            accumulator,
+            client,
+            metadata,
+            executor,
+            transaction,
+            random,
+            index: Index::default(),
+            flights: Flights::default(),
+            upkeep: upkeep::Upkeep::default(),
+            phase: Phase::Running,
+            next_tag: 0,
+            trim_at: MonoTime::MAX,
+            inbox_events: Vec::new(),
+            client_events: Vec::new(),
+            scratch: produce::Scratch::default(),
+        }
+    }
+
+    /// One turn: hear the users, look at what is due, send, poll, hear the brokers.
+    pub(crate) fn run_once(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
+        self.hear_users(now);
+        self.fire_timers(now);
+        self.keep_up(now);
+        self.send_batches(now);
+        self.advance_phase(now);
+        let now = self.poll(now)?;
+        self.hear_brokers(now);
+        self.index.invariants();
+        Ok(now)
+    }
+
+    fn hear_users(&mut self, now: MonoTime) {
+        let mut events = std::mem::take(&mut self.inbox_events);
+        self.accumulator.inbox.take(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Partition(id) => self.look(id, now),
+                Event::MetadataWanted => self.upkeep.want_producer_id(),
+                Event::MemoryWanted => self.send_lingering(now),
+                Event::Flush(token) => self.flush(&token, now),
+                Event::Close(timeout) => self.begin_close(timeout, now),
+            }
+        }
+        self.inbox_events = events;
+    }
+
+    fn fire_timers(&mut self, now: MonoTime) {
+        while let Some(id) = self.index.next_fired(now) {
+            self.look(id, now);
+        }
+    }
+
+    /// Marks all that is incomplete as awaited by the flush, and ends its linger.
+    fn flush(&mut self, token: &FlushToken, now: MonoTime) {
+        for id in self.index.active() {
+            let partition = self.index.partition(id);
+            let mark = |batch: &mut ProducerBatch| {
+                let records = batch.record_count() as usize;
+                batch.flushes.push(token.sibling(records, batch.callbacks.len()));
+                batch.closed = true;
+            };
+            partition.queue.lock().batches.iter_mut().for_each(mark);
+            for tag in &partition.in_flight {
+                let part = self.flights.part_mut(*tag, id);
+                if let Some(batch) = part.and_then(|part| part.batch.as_mut()) {
+                    mark(batch);
+                }
+            }
+            self.look(id, now);
+        }
+    }
+
+    fn poll(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
+        self.rest(now);
+        let until = self.next_deadline(now);
+        let awake = until <= now || !self.accumulator.inbox.fall_asleep(until);
+        let timeout = match until {
+            _ if awake => Some(Duration::ZERO),
+            MonoTime::MAX => None,
+            until => Some(until.since(now)),
+        };
+        self.client.poll(timeout, now, &mut self.client_events)
+    }
+
+    /// When the next turn is due at the latest.
+    fn next_deadline(&mut self, now: MonoTime) -> MonoTime {
+        let mut until = self.index.next_timer();
+        for node in self.index.ready_nodes() {
+            until = until.min(now + self.client.ready_delay(node, now));
+        }
+        until.min(self.upkeep_deadline(now)).min(self.phase.deadline()).min(self.trim_at)
+    }
+
+    /// Frees the memory kept for reuse once nothing has been under way for a second.
+    fn rest(&mut self, now: MonoTime) {
+        const QUIET: Duration = Duration::from_secs(1);
+        if !self.flights.is_empty() {
+            self.trim_at = now + QUIET;
+        } else if now >= self.trim_at {
+            self.accumulator.pool.trim();
+            self.scratch = produce::Scratch::default();
+            self.trim_at = MonoTime::MAX;
+        }
+    }
+
+    fn hear_brokers(&mut self, now: MonoTime) {
+        let mut events = std::mem::take(&mut self.client_events);
+        for event in events.drain(..) {
+            match event {
+                ClientEvent::Response(response) => self.hear_response(response, now),
+                ClientEvent::Disconnected { node, while_connecting, reason } => {
+                    self.hear_disconnect(node, while_connecting, &reason, now);
+                }
+                ClientEvent::Connected { node: _ } => {}
+            }
+        }
+        self.client_events = events;
+    }
+
+    /// The batch's fate is decided: memory back, waiters woken, callbacks handed over.
+    fn complete(&mut self, id: PartitionId, batch: ProducerBatch, outcome: Outcome) {
+        let ProducerBatch { builder, result, callbacks, flushes: mut flush, pooled, .. } = batch;
+        let records = builder.count() as usize;
+        if pooled {
+            self.accumulator.pool.release_all(builder.into_segments());
+        }
+        result.complete(outcome);
+        for token in &mut flush {
+            token.on_completed(records);
+        }
+        if !callbacks.is_empty() {
+            let lane = &self.index.partition(id).queue.lane;
+            self.executor.submit(lane, CompletedBatch { result, callbacks, flush });
+        }
+    }
+
+    /// The batch has failed.
+    fn fail(&mut self, id: PartitionId, batch: ProducerBatch, cause: DeliveryCause, now: MonoTime) {
+        let error = self.delivery_error(id, &batch, cause, now);
+        self.complete(id, batch, Outcome::Failed(error));
+    }
+
+    fn delivery_error(
+        &self,
+        id: PartitionId,
+        batch: &ProducerBatch,
+        cause: DeliveryCause,
+        now: MonoTime,
+    ) -> Error {
+        let queue = &self.index.partition(id).queue;
+        Error::Delivery(std::sync::Arc::new(DeliveryError {
+            topic_partition: TopicPartition {
+                topic: Arc::clone(&queue.topic),
+                partition: queue.partition,
+            },
+            last: batch.last_cause.clone().filter(|last| *last != cause),
+            cause,
+            attempts: batch.attempts,
+            elapsed: now.since(batch.created),
+            persisted: if batch.maybe_persisted { Persisted::Unknown } else { Persisted::No },
+        }))
+    }
+
+    fn log(&self, level: log::Level, text: impl FnOnce() -> String) {
+        if LogEvent::is_wanted(level) {
+            self.executor.log(LogEvent::new(level, text()));
+        }
+    }
+}

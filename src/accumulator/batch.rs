@@ -1,0 +1,103 @@
+//! A batch on its way: the records' bytes, who waits for them, and what the attempts met.
+
+use std::time::Duration;
+
+use crate::completion::{BatchResult, FlushToken, PendingCallback};
+use crate::error::DeliveryCause;
+use crate::record::RecordBatchBuilder;
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::transaction::Stamp;
+
+/// Records of one partition that travel, succeed and fail together.
+///
+/// Filled by users' threads under the partition's lock, then owned by the sender. While a request
+/// is under way its bytes belong to the request's frame, and `builder` holds none.
+pub(crate) struct ProducerBatch {
+    pub(crate) builder: RecordBatchBuilder,
+    pub(crate) result: Arc<BatchResult>,
+    pub(crate) callbacks: Vec<PendingCallback>,
+    pub(crate) flushes: Vec<FlushToken>,
+    /// When the first record was appended: linger and delivery time-out count from here.
+    pub(crate) created: MonoTime,
+    /// The wall clock at that moment; no record of the batch is stamped earlier by us.
+    pub(crate) created_wall: i64,
+    /// No more appends: full, flushed, or taken by the sender.
+    pub(crate) closed: bool,
+    /// Producer id, epoch and base sequence, from the first drain on.
+    pub(crate) stamp: Option<Stamp>,
+    /// How often the batch was handed to a connection.
+    pub(crate) attempts: u32,
+    /// Not to be sent again before this moment.
+    pub(crate) retry_at: MonoTime,
+    /// The leader epoch that the last attempt was sent under; -1 if unknown.
+    pub(crate) leader_epoch: i32,
+    /// Some attempt's bytes were written and never answered by a proof that nothing was appended.
+    pub(crate) maybe_persisted: bool,
+    /// What the last attempt met.
+    pub(crate) last_cause: Option<DeliveryCause>,
+    /// The bytes are the pool's; those of a split batch's parts are not.
+    pub(crate) pooled: bool,
+}
+
+impl ProducerBatch {
+    pub(crate) fn new(
+        memory: Vec<u8>,
+        result: Arc<BatchResult>,
+        created: MonoTime,
+        created_wall: i64,
+    ) -> Self {
+        Self {
+            builder: RecordBatchBuilder::new(memory),
+            result,
+            callbacks: Vec::new(),
+            flushes: Vec::new(),
+            created,
+            created_wall,
+            closed: false,
+            stamp: None,
+            attempts: 0,
+            retry_at: MonoTime::ZERO,
+            leader_epoch: -1,
+            maybe_persisted: false,
+            last_cause: None,
+            pooled: true,
+        }
+    }
+
+    /// A part of a batch that was split: of the same age, with the same attempts behind it, but in
+    /// memory of its own.
+    pub(crate) fn part_of(
+        whole: &Self,
+        builder: RecordBatchBuilder,
+        result: Arc<BatchResult>,
+        stamp: Option<Stamp>,
+    ) -> Self {
+        Self {
+            builder,
+            result,
+            callbacks: Vec::new(),
+            flushes: Vec::new(),
+            closed: true,
+            stamp,
+            retry_at: MonoTime::ZERO,
+            last_cause: whole.last_cause.clone(),
+            pooled: false,
+            ..*whole
+        }
+    }
+
+    pub(crate) fn record_count(&self) -> u32 {
+        self.builder.count()
+    }
+
+    /// When the batch fails if it is not delivered before.
+    pub(crate) fn deadline(&self, delivery_timeout: Duration) -> MonoTime {
+        self.created + delivery_timeout
+    }
+
+    /// Whether each of the records has a thread that waits for it.
+    pub(crate) fn fully_awaited(&self) -> bool {
+        self.result.waiters() >= self.record_count()
+    }
+}

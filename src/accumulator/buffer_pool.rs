@@ -1,0 +1,449 @@
+//! Memory for batches, bounded by `buffer.memory`, handed out first come, first served.
+//!
+//! Users' threads take memory before they take a partition's lock; the sender gives it back when
+//! the network no longer needs it. What is charged is what a batch holds, so that ten thousand
+//! sparse partitions don't exhaust the pool. Buffers of `batch.size` are kept for reuse.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::{Clock, MonoTime};
+
+/// Why no memory was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolError {
+    /// More than the whole pool holds was asked for.
+    TooLarge,
+    /// Nothing came free before the deadline.
+    Exhausted,
+    /// The pool was closed before or while the caller waited.
+    Closed,
+}
+
+/// The pool. All of its state is behind one leaf lock.
+pub(crate) struct BufferPool {
+    /// `buffer.memory`, in bytes.
+    total: usize,
+    /// The size of the buffers that are kept for reuse: `batch.size`.
+    poolable: usize,
+    state: Mutex<State>,
+    /// Threads in the queue, for the sender to see without the lock.
+    waiting: AtomicUsize,
+}
+
+struct State {
+    /// Bytes neither handed out, nor on the free list, nor gathered by a waiter.
+    unallocated: usize,
+    /// Buffers of exactly `poolable` bytes.
+    free: Vec<Vec<u8>>,
+    /// Longest-waiting first.
+    waiters: VecDeque<Arc<Waiter>>,
+    /// Bytes held by the waiters' `gathered`.
+    gathered: usize,
+    closed: bool,
+}
+
+/// A thread's place in the queue. Fields but the condition variable change under the pool's lock.
+struct Waiter {
+    needed: usize,
+    /// Bytes that this waiter has so far; all of `needed` once it is granted.
+    gathered: AtomicUsize,
+    granted: AtomicBool,
+    turn: Condvar,
+}
+
+/// A place in the queue, given up by [`BufferPool::cancel`] or turned into memory.
+pub(crate) struct Place(Arc<Waiter>);
+
+/// What asking for memory comes to at once.
+pub(crate) enum Allocation {
+    Granted(Vec<u8>),
+    Queued(Place),
+}
+
+impl BufferPool {
+    pub(crate) fn new(total: usize, poolable: usize) -> Self {
+        let state = State {
+            unallocated: total,
+            free: Vec::new(),
+            waiters: VecDeque::new(),
+            gathered: 0,
+            closed: false,
+        };
+        Self { total, poolable, state: Mutex::new(state), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Whether a thread waits for memory: lingering batches are then worth sending.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// `buffer.memory`, in bytes.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The bytes that could be handed out now, the free list's included.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub(crate) fn available(&self) -> usize {
+        let state = self.state.lock();
+        state.unallocated + state.free.len() * self.poolable
+    }
+
+    /// Memory at once, or a place in the queue. A newcomer never overtakes a waiter.
+    pub(crate) fn begin(&self, size: usize) -> Result<Allocation, PoolError> {
+        if size > self.total {
+            return Err(PoolError::TooLarge);
+        }
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(PoolError::Closed);
+        }
+        if state.waiters.is_empty() {
+            if let Some(memory) = self.take(&mut state, size) {
+                drop(state);
+                return Ok(Allocation::Granted(memory.into_buffer(size)));
+            }
+        }
+        let waiter = Arc::new(Waiter {
+            needed: size,
+            gathered: AtomicUsize::new(0),
+            granted: AtomicBool::new(false),
+            turn: Condvar::new(),
+        });
+        state.waiters.push_back(Arc::clone(&waiter));
+        self.waiting.store(state.waiters.len(), Ordering::Release);
+        self.serve(&mut state);
+        self.invariants(&state);
+        Ok(Allocation::Queued(Place(waiter)))
+    }
+
+    /// Memory only if no thread has to wait for it.
+    pub(crate) fn try_allocate(&self, size: usize) -> Result<Vec<u8>, PoolError> {
+        match self.begin(size)? {
+            Allocation::Granted(memory) => Ok(memory),
+            Allocation::Queued(place) => self.poll(&place).unwrap_or_else(|| {
+                self.cancel(place);
+                Err(PoolError::Exhausted)
+            }),
+        }
+    }
+
+    /// The outcome of a wait, if there is one yet.
+    pub(crate) fn poll(&self, place: &Place) -> Option<Result<Vec<u8>, PoolError>> {
+        let mut state = self.state.lock();
+        self.poll_locked(&mut state, place)
+    }
+
+    /// Waits in the queue until `deadline`. Each way out leaves the queue.
+    pub(crate) fn wait(
+        &self,
+        place: Place,
+        clock: &Clock,
+        deadline: MonoTime,
+    ) -> Result<Vec<u8>, PoolError> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(outcome) = self.poll_locked(&mut state, &place) {
+                return outcome;
+            }
+            let left = deadline.since(clock.now());
+            if left == Duration::ZERO {
+                drop(state);
+                self.cancel(place);
+                return Err(PoolError::Exhausted);
+            }
+            place.0.turn.wait_for(&mut state, left);
+        }
+    }
+
+    fn poll_locked(&self, state: &mut State, place: &Place) -> Option<Result<Vec<u8>, PoolError>> {
+        if place.0.granted.swap(false, Ordering::AcqRel) {
+            let size = place.0.gathered.swap(0, Ordering::AcqRel);
+            state.gathered -= size;
+            self.invariants(state);
+            return Some(Ok(Vec::with_capacity(size)));
+        }
+        state.closed.then_some(Err(PoolError::Closed))
+    }
+
+    /// Leaves the queue, and returns what was gathered to whoever is next.
+    pub(crate) fn cancel(&self, place: Place) {
+        let mut state = self.state.lock();
+        state.waiters.retain(|w| !Arc::ptr_eq(w, &place.0));
+        self.waiting.store(state.waiters.len(), Ordering::Release);
+        place.0.granted.store(false, Ordering::Release);
+        let gathered = place.0.gathered.swap(0, Ordering::AcqRel);
+        state.gathered -= gathered;
+        state.unallocated += gathered;
+        self.serve(&mut state);
+        self.invariants(&state);
+    }
+
+    /// Takes a buffer back, to be reused or freed.
+    pub(crate) fn release(&self, buffer: Vec<u8>) {
+        self.release_all(std::iter::once(buffer));
+    }
+
+    /// Takes buffers back under one lock.
+    pub(crate) fn release_all(&self, buffers: impl IntoIterator<Item = Vec<u8>>) {
+        let mut buffers = buffers.into_iter();
+        let Some(first) = buffers.next() else { return };
+        let mut state = self.state.lock();
+        // Freed only when the lock is gone.
+        let mut garbage = Vec::new();
+        for mut buffer in std::iter::once(first).chain(buffers) {
+            if buffer.capacity() == self.poolable && state.waiters.is_empty() && !state.closed {
+                buffer.clear();
+                state.free.push(buffer);
+            } else {
+                state.unallocated += buffer.capacity();
+                garbage.push(buffer);
+            }
+        }
+        self.serve(&mut state);
+        self.invariants(&state);
+        drop(state);
+        drop(garbage);
+    }
+
+    /// Frees what lies on the free list; for the sender when it has been idle.
+    pub(crate) fn trim(&self) {
+        let mut state = self.state.lock();
+        let free = std::mem::take(&mut state.free);
+        state.unallocated += free.len() * self.poolable;
+        self.invariants(&state);
+        drop(state);
+        drop(free);
+    }
+
+    /// Refuses new requests and wakes all waiters with [`PoolError::Closed`]; releases still work.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        for waiter in std::mem::take(&mut state.waiters) {
+            let gathered = waiter.gathered.swap(0, Ordering::AcqRel);
+            state.gathered -= gathered;
+            state.unallocated += gathered;
+            waiter.turn.notify_one();
+        }
+        self.waiting.store(0, Ordering::Release);
+        self.invariants(&state);
+    }
+
+    /// Takes `size` bytes out of the pool's state, from the free list where that fits.
+    fn take(&self, state: &mut State, size: usize) -> Option<Taken> {
+        if size == self.poolable {
+            if let Some(buffer) = state.free.pop() {
+                return Some(Taken::Reused(buffer));
+            }
+        }
+        let short = size.saturating_sub(state.unallocated);
+        if short > state.free.len() * self.poolable {
+            return None;
+        }
+        let dissolved = if short == 0 { 0 } else { short.div_ceil(self.poolable) };
+        let garbage = state.free.split_off(state.free.len() - dissolved);
+        state.unallocated += dissolved * self.poolable;
+        state.unallocated -= size;
+        Some(Taken::Fresh { _freed_outside_the_lock: garbage })
+    }
+
+    /// Gives what there is to the longest-waiting threads.
+    fn serve(&self, state: &mut State) {
+        while let Some(waiter) = state.waiters.front() {
+            state.unallocated += std::mem::take(&mut state.free).len() * self.poolable;
+            let has = waiter.gathered.load(Ordering::Acquire);
+            let gets = (waiter.needed - has).min(state.unallocated);
+            waiter.gathered.store(has + gets, Ordering::Release);
+            state.unallocated -= gets;
+            state.gathered += gets;
+            if has + gets < waiter.needed {
+                return;
+            }
+            waiter.granted.store(true, Ordering::Release);
+            waiter.turn.notify_one();
+            state.waiters.pop_front();
+            self.waiting.store(state.waiters.len(), Ordering::Release);
+        }
+    }
+
+    fn invariants(&self, state: &State) {
+        debug_assert!(
+            state.unallocated + state.gathered + state.free.len() * self.poolable <= self.total,
+            "more memory than there is"
+        );
+        debug_assert!(!state.closed || state.waiters.is_empty(), "a waiter after close");
+        debug_assert_eq!(self.waiting.load(Ordering::Relaxed), state.waiters.len());
+    }
+}
+
+/// Memory taken from the pool's state; turned into a buffer when the lock is gone.
+enum Taken {
+    Reused(Vec<u8>),
+    Fresh { _freed_outside_the_lock: Vec<Vec<u8>> },
+}
+
+impl Taken {
+    fn into_buffer(self, size: usize) -> Vec<u8> {
+        match self {
+            Self::Reused(buffer) => buffer,
+            Self::Fresh { .. } => Vec::with_capacity(size),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::ManualClock;
+
+    fn granted(pool: &BufferPool, size: usize) -> Vec<u8> {
+        match pool.begin(size).unwrap() {
+            Allocation::Granted(buffer) => buffer,
+            Allocation::Queued(_) => panic!("queued"),
+        }
+    }
+
+    fn queued(pool: &BufferPool, size: usize) -> Place {
+        match pool.begin(size).unwrap() {
+            Allocation::Granted(_) => panic!("granted"),
+            Allocation::Queued(place) => place,
+        }
+    }
+
+    #[test]
+    fn buffers_of_batch_size_are_reused_and_others_freed() {
+        let pool = BufferPool::new(64, 16);
+        let mut buffer = granted(&pool, 16);
+        assert_eq!((buffer.capacity(), pool.available()), (16, 48));
+        buffer.extend_from_slice(b"used");
+        let address = buffer.as_ptr();
+        pool.release(buffer);
+        assert_eq!(pool.available(), 64);
+        let again = granted(&pool, 16);
+        assert_eq!((again.as_ptr(), again.len()), (address, 0));
+        let odd = granted(&pool, 10);
+        assert_eq!(pool.available(), 38);
+        pool.release_all([odd, again]);
+        assert_eq!(pool.available(), 64);
+        assert_eq!(pool.state.lock().unallocated, 48);
+        pool.trim();
+        assert_eq!(pool.state.lock().unallocated, 64);
+    }
+
+    #[test]
+    fn the_free_list_is_dissolved_for_a_larger_buffer() {
+        let pool = BufferPool::new(64, 16);
+        let four: Vec<_> = (0..4).map(|_| granted(&pool, 16)).collect();
+        pool.release_all(four);
+        assert_eq!(granted(&pool, 40).capacity(), 40);
+        assert_eq!(pool.available(), 24);
+    }
+
+    #[test]
+    fn more_than_the_pool_is_refused_at_once_and_all_of_it_is_granted() {
+        let pool = BufferPool::new(64, 16);
+        assert!(matches!(pool.begin(65), Err(PoolError::TooLarge)));
+        assert_eq!(granted(&pool, 64).capacity(), 64);
+    }
+
+    #[test]
+    fn memory_goes_to_the_longest_waiting_first_and_piecemeal() {
+        let pool = BufferPool::new(64, 16);
+        let (a, b) = (granted(&pool, 16), granted(&pool, 48));
+        let large = queued(&pool, 40);
+        let small = queued(&pool, 8);
+        pool.release(a);
+        assert!(pool.poll(&large).is_none());
+        assert!(pool.poll(&small).is_none(), "a newcomer overtook");
+        pool.release(b);
+        assert_eq!(pool.poll(&large).unwrap().unwrap().capacity(), 40);
+        assert_eq!(pool.poll(&small).unwrap().unwrap().capacity(), 8);
+        assert!(!pool.has_waiters());
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_leaves_the_queue_and_returns_what_it_gathered() {
+        let pool = BufferPool::new(64, 16);
+        let (a, b) = (granted(&pool, 16), granted(&pool, 48));
+        let large = queued(&pool, 40);
+        let small = queued(&pool, 16);
+        pool.release(a);
+        pool.cancel(large);
+        assert_eq!(pool.poll(&small).unwrap().unwrap().capacity(), 16);
+        pool.release(b);
+        assert_eq!(pool.available(), 48);
+    }
+
+    #[test]
+    fn a_grant_that_comes_as_the_waiter_gives_up_is_not_lost() {
+        let pool = BufferPool::new(64, 16);
+        let all = granted(&pool, 64);
+        let place = queued(&pool, 40);
+        pool.release(all);
+        pool.cancel(place);
+        assert_eq!(pool.available(), 64);
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_and_not_before() {
+        let pool = BufferPool::new(64, 16);
+        let _all = granted(&pool, 64);
+        let clock = Clock::system();
+        let begun = clock.now();
+        let deadline = begun + Duration::from_millis(20);
+        let place = queued(&pool, 1);
+        assert_eq!(pool.wait(place, &clock, deadline), Err(PoolError::Exhausted));
+        assert!(clock.now() >= deadline);
+        assert!(!pool.has_waiters());
+        assert_eq!(pool.try_allocate(1), Err(PoolError::Exhausted));
+        assert!(!pool.has_waiters());
+    }
+
+    #[test]
+    fn close_wakes_waiters_and_refuses_newcomers_but_takes_memory_back() {
+        let pool = Arc::new(BufferPool::new(64, 16));
+        let all = granted(&pool, 64);
+        let place = queued(&pool, 8);
+        let waiter = {
+            let pool = Arc::clone(&pool);
+            std::thread::spawn(move || {
+                let clock = Clock::Manual(ManualClock::new());
+                pool.wait(place, &clock, MonoTime::MAX)
+            })
+        };
+        pool.close();
+        assert_eq!(waiter.join().unwrap(), Err(PoolError::Closed));
+        assert!(matches!(pool.begin(1), Err(PoolError::Closed)));
+        pool.release(all);
+        assert_eq!(pool.available(), 64);
+    }
+
+    #[test]
+    fn memory_is_whole_again_after_ten_threads_mixed_sizes() {
+        let pool = Arc::new(BufferPool::new(1000, 100));
+        let clock = Clock::system();
+        let deadline = clock.now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            for t in 0..10 {
+                let (pool, clock) = (&pool, &clock);
+                scope.spawn(move || {
+                    for i in 0..2000 {
+                        let size = if i % 2 == 0 { 100 } else { 1 + (t * 131 + i * 17) % 400 };
+                        let buffer = match pool.begin(size).unwrap() {
+                            Allocation::Granted(buffer) => buffer,
+                            Allocation::Queued(place) => pool.wait(place, clock, deadline).unwrap(),
+                        };
+                        assert_eq!(buffer.capacity(), size);
+                        pool.release(buffer);
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.available(), 1000);
+        assert!(!pool.has_waiters());
+    }
+}

@@ -1,0 +1,153 @@
+//! What users' threads tell the sender: a list of events under one leaf lock, and the bell.
+//!
+//! A thread pushes after it has released the partition's lock, and rings only if the sender sleeps
+//! past the moment at which the event wants attention. The sender takes all events at the top of a
+//! turn, and says before it polls until when it will sleep, so that no wake-up is lost and few are
+//! paid for.
+
+use std::time::Duration;
+
+use crate::completion::FlushToken;
+use crate::sync::{Arc, Mutex};
+use crate::threads::Process;
+use crate::time::MonoTime;
+
+/// Rings the sender's poll.
+pub(crate) type Bell = Arc<dyn Fn() + Send + Sync>;
+
+/// The index of a partition's queue among all of this producer's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PartitionId(pub(crate) u32);
+
+/// What happened on a user's thread.
+pub(crate) enum Event {
+    /// A batch was started or filled here, or a thread waits for one of its records.
+    Partition(PartitionId),
+    /// A thread waits for metadata.
+    MetadataWanted,
+    /// A thread waits for memory: lingering batches are worth sending now.
+    MemoryWanted,
+    /// A thread flushes: what was accepted so far is to be sent without linger.
+    Flush(FlushToken),
+    /// The producer is closed: drain for this long, then give up.
+    Close(Duration),
+}
+
+/// The sender's letterbox.
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    bell: Bell,
+    /// Where the sender lives.
+    pub(crate) process: Process,
+}
+
+struct State {
+    events: Vec<Event>,
+    /// Until when the sender sleeps; `None` while it is awake.
+    asleep_until: Option<MonoTime>,
+    /// The sender has ended: what comes now is dropped.
+    closed: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(bell: Bell, process: Process) -> Self {
+        let state = State { events: Vec::new(), asleep_until: None, closed: false };
+        Self { state: Mutex::new(state), bell, process }
+    }
+
+    /// Tells the sender of `event`, which wants attention at `due`.
+    pub(crate) fn push(&self, event: Event, due: MonoTime) {
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            // A flush's token among them: its drop ends the flush.
+            return drop(event);
+        }
+        state.events.push(event);
+        let ring = state.asleep_until.is_some_and(|until| due < until);
+        if ring {
+            state.asleep_until = None;
+        }
+        drop(state);
+        if ring {
+            (self.bell)();
+        }
+    }
+
+    /// Moves all events into `into`, which must be empty; the sender is awake from here on.
+    pub(crate) fn take(&self, into: &mut Vec<Event>) {
+        debug_assert!(into.is_empty());
+        let mut state = self.state.lock();
+        state.asleep_until = None;
+        std::mem::swap(&mut state.events, into);
+    }
+
+    /// The sender takes nothing any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let events = std::mem::take(&mut state.events);
+        drop(state);
+        drop(events);
+    }
+
+    /// The sender is about to sleep until `until`; false if there are events to take first.
+    pub(crate) fn fall_asleep(&self, until: MonoTime) -> bool {
+        let mut state = self.state.lock();
+        if state.events.is_empty() {
+            state.asleep_until = Some(until);
+        }
+        state.events.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn inbox() -> (Inbox, Arc<AtomicUsize>) {
+        let rung = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&rung);
+        let bell = Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        (Inbox::new(bell, Process::current()), rung)
+    }
+
+    #[test]
+    fn the_bell_rings_once_and_only_for_a_sleeper() {
+        let (inbox, rung) = inbox();
+        inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        assert!(!inbox.fall_asleep(MonoTime::MAX), "slept over an event");
+        let mut events = Vec::new();
+        inbox.take(&mut events);
+        assert_eq!((events.len(), rung.load(Ordering::Relaxed)), (1, 0));
+        assert!(inbox.fall_asleep(MonoTime::MAX));
+        inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        inbox.push(Event::MemoryWanted, MonoTime::ZERO);
+        assert_eq!(rung.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_flush_ends_when_nobody_will_read_of_it() {
+        let (inbox, _) = inbox();
+        let flushes = [crate::completion::FlushWait::begin(), Default::default()];
+        inbox.push(Event::Flush(flushes[0].token(0, 0)), MonoTime::ZERO);
+        inbox.close();
+        inbox.push(Event::Flush(flushes[1].token(0, 0)), MonoTime::ZERO);
+        assert!(flushes.iter().all(crate::completion::FlushWait::is_over));
+    }
+
+    #[test]
+    fn an_event_that_can_wait_does_not_ring() {
+        let (inbox, rung) = inbox();
+        let at = MonoTime::from_nanos;
+        assert!(inbox.fall_asleep(at(100)));
+        inbox.push(Event::Partition(PartitionId(0)), at(100));
+        assert_eq!(rung.load(Ordering::Relaxed), 0);
+        inbox.push(Event::Partition(PartitionId(1)), at(99));
+        assert_eq!(rung.load(Ordering::Relaxed), 1);
+    }
+}

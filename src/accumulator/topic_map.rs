@@ -1,0 +1,246 @@
+//! The topics that this producer has sent to, and their partitions' queues.
+//!
+//! Users' threads look topics up in a map that is copied on write and cloned out in one statement.
+//! A topic's queues are made when first used and stay for the producer's life, so that finding one
+//! takes no lock.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use super::inbox::{Inbox, PartitionId};
+use super::queue::{Limits, PartitionQueue};
+use crate::sync::{Arc, Mutex, RwLock};
+use crate::time::MonoTime;
+
+type Topics = HashMap<Arc<str>, Arc<Topic>>;
+
+/// All topics by name, and all queues by id.
+pub(crate) struct TopicMap {
+    topics: RwLock<Arc<Topics>>,
+    registry: Arc<Registry>,
+}
+
+/// The queues in the order of their ids.
+pub(crate) struct Registry {
+    queues: Mutex<Queues>,
+    inbox: Arc<Inbox>,
+    limits: Limits,
+}
+
+struct Queues {
+    all: Vec<Arc<PartitionQueue>>,
+    closed: bool,
+}
+
+impl TopicMap {
+    pub(crate) fn new(inbox: Arc<Inbox>, limits: Limits) -> Self {
+        let queues = Mutex::new(Queues { all: Vec::new(), closed: false });
+        let registry = Arc::new(Registry { queues, inbox, limits });
+        Self { topics: RwLock::default(), registry }
+    }
+
+    /// The topic, if its metadata was seen.
+    #[inline]
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.read().get(name).cloned()
+    }
+
+    /// The topic, added without partitions if it is new.
+    pub(crate) fn find_or_add(&self, name: &str) -> Arc<Topic> {
+        if let Some(topic) = self.find(name) {
+            return topic;
+        }
+        let mut topics = self.topics.write();
+        if let Some(topic) = topics.get(name) {
+            return Arc::clone(topic);
+        }
+        let name: Arc<str> = name.into();
+        let topic = Arc::new(Topic::new(Arc::clone(&name), Arc::clone(&self.registry)));
+        let mut copy = Topics::clone(&topics);
+        copy.insert(name, Arc::clone(&topic));
+        *topics = Arc::new(copy);
+        topic
+    }
+
+    /// All topics as they are now.
+    pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
+        let topics = Arc::clone(&self.topics.read());
+        topics.values().map(Arc::clone).collect()
+    }
+
+    /// The queues with ids from `from` on.
+    pub(crate) fn queues_from(&self, from: usize) -> Vec<Arc<PartitionQueue>> {
+        self.registry.queues.lock().all.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Closes all queues, those yet to be made included.
+    pub(crate) fn close(&self) {
+        let queues = {
+            let mut queues = self.registry.queues.lock();
+            queues.closed = true;
+            queues.all.clone()
+        };
+        for queue in queues {
+            queue.lock().close();
+        }
+    }
+}
+
+/// What users' threads need to know of a topic.
+pub(crate) struct Topic {
+    pub(crate) name: Arc<str>,
+    /// How many partitions the topic has; 0 while that is unknown.
+    partition_count: AtomicU32,
+    /// The partitions that have a leader.
+    available: RwLock<Arc<[i32]>>,
+    /// The partition that records without a key go to; -1 before the first choice.
+    sticky: AtomicI32,
+    /// The state of the generator behind sticky and random choices.
+    draws: AtomicU64,
+    /// The counter of the round-robin partitioner.
+    turns: AtomicU32,
+    /// When a record last started a batch or asked for the topic, in nanoseconds.
+    last_used: AtomicU64,
+    /// Queues in segments of doubling size, so that growth moves nothing.
+    segments: [OnceLock<Box<[Slot]>>; SEGMENTS],
+    registry: Arc<Registry>,
+}
+
+type Slot = OnceLock<Arc<PartitionQueue>>;
+
+/// The first segment holds eight partitions; twenty-eight segments hold all that an i32 can name.
+const FIRST: u32 = 8;
+const SEGMENTS: usize = 28;
+
+impl Topic {
+    fn new(name: Arc<str>, registry: Arc<Registry>) -> Self {
+        // Topics begin at different points of the generator's cycle, each time the same ones.
+        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self {
+            name,
+            partition_count: AtomicU32::new(0),
+            available: RwLock::new(Arc::new([])),
+            sticky: AtomicI32::new(-1),
+            draws: AtomicU64::new(seed),
+            turns: AtomicU32::new(0),
+            last_used: AtomicU64::new(0),
+            segments: [const { OnceLock::new() }; SEGMENTS],
+            registry,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn partition_count(&self) -> u32 {
+        self.partition_count.load(Ordering::Acquire)
+    }
+
+    /// The partitions with a leader, in order.
+    pub(crate) fn available(&self) -> Arc<[i32]> {
+        Arc::clone(&self.available.read())
+    }
+
+    /// Takes over what the metadata says; from the sender only.
+    pub(crate) fn update(&self, partition_count: u32, available: Arc<[i32]>) {
+        *self.available.write() = available;
+        self.partition_count.store(partition_count, Ordering::Release);
+    }
+
+    /// The queue of a partition, made when first asked for.
+    #[inline]
+    pub(crate) fn queue(&self, partition: u32) -> &Arc<PartitionQueue> {
+        let n = partition + FIRST;
+        let segment = (n.ilog2() - FIRST.ilog2()) as usize;
+        let size = FIRST << segment;
+        let slots =
+            self.segments[segment].get_or_init(|| (0..size).map(|_| OnceLock::new()).collect());
+        slots[(n - size) as usize].get_or_init(|| self.registry.make(&self.name, partition))
+    }
+
+    /// The partition that records without a key go to now.
+    #[inline]
+    pub(crate) fn sticky_partition(&self) -> u32 {
+        let sticky = self.sticky.load(Ordering::Relaxed);
+        match u32::try_from(sticky) {
+            Ok(partition) if partition < self.partition_count() => partition,
+            _ => self.next_sticky(sticky),
+        }
+    }
+
+    /// Chooses anew unless another thread has done so since `previous` was read.
+    pub(crate) fn move_sticky(&self, previous: u32) -> u32 {
+        self.next_sticky(previous.cast_signed())
+    }
+
+    #[cold]
+    fn next_sticky(&self, previous: i32) -> u32 {
+        let available = self.available();
+        let count = self.partition_count().max(1);
+        let draw = self.draw();
+        let next = if available.is_empty() {
+            (draw % count).cast_signed()
+        } else {
+            // Any but the one that just had its share, if there is another.
+            let others = available.iter().filter(|p| **p != previous).count().max(1);
+            let mut left = draw as usize % others;
+            let fits = |p: &&i32| **p != previous || available.len() == 1;
+            let mut choice = available[0];
+            for partition in available.iter().filter(fits) {
+                choice = *partition;
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+            }
+            choice
+        };
+        let swapped =
+            self.sticky.compare_exchange(previous, next, Ordering::Relaxed, Ordering::Relaxed);
+        let now = swapped.map_or_else(|current| current, |_| next);
+        u32::try_from(now).unwrap_or(0) % count
+    }
+
+    /// The next number of the round-robin counter.
+    pub(crate) fn next_turn(&self) -> u32 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A random number (splitmix64), without a lock.
+    pub(crate) fn draw(&self) -> u32 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.draws.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 32) as u32
+    }
+
+    /// The topic is in use: it is not to be forgotten for a while.
+    pub(crate) fn touch(&self, now: MonoTime) {
+        self.last_used.fetch_max(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_used(&self) -> MonoTime {
+        MonoTime::from_nanos(self.last_used.load(Ordering::Relaxed))
+    }
+}
+
+impl Registry {
+    fn make(&self, topic: &Arc<str>, partition: u32) -> Arc<PartitionQueue> {
+        let mut queues = self.queues.lock();
+        let id = PartitionId(u32::try_from(queues.all.len()).unwrap_or(u32::MAX));
+        let queue = Arc::new(PartitionQueue::new(
+            id,
+            Arc::clone(topic),
+            partition.cast_signed(),
+            Arc::clone(&self.inbox),
+            self.limits,
+        ));
+        if queues.closed {
+            queue.lock().close();
+        }
+        queues.all.push(Arc::clone(&queue));
+        queue
+    }
+}

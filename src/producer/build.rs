@@ -1,0 +1,234 @@
+//! From configuration to a running producer: no I/O here, but for the threads' start.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::core::Core;
+use super::partitioner::{BuiltInRules, Partitioner};
+use super::{Handle, KafkaProducer};
+use crate::accumulator::RecordAccumulator;
+use crate::accumulator::inbox::Inbox;
+use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
+use crate::completion::{CallbackExecutor, Executor, ExecutorKind, Slots};
+use crate::config::{MetadataRecoveryStrategy, ProducerBuilder, ProducerConfig};
+use crate::error::Error;
+use crate::metadata::{Metadata, MetadataSettings};
+use crate::network::{MioNet, SocketOptions};
+use crate::random::Random;
+use crate::sender::thread::{self, Ending};
+use crate::sender::{Sender, SenderConfig};
+use crate::sync::{Arc, Mutex};
+use crate::threads::Process;
+use crate::time::Clock;
+
+/// Who runs callbacks.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Callbacks {
+    /// So many threads of the producer's own, at least one; the default, with `callback.threads`.
+    Threads(usize),
+    /// The sender's own thread, as Java does it: while a callback runs nothing is sent. Here to
+    /// show what that costs.
+    Inline,
+    /// The user's thread pool.
+    Executor(Arc<dyn Executor>),
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Threads(threads) => write!(f, "Threads({threads})"),
+            Self::Inline => f.write_str("Inline"),
+            Self::Executor(_) => f.write_str("Executor"),
+        }
+    }
+}
+
+/// What a builder holds beside keys and values.
+#[derive(Clone, Default)]
+pub(crate) struct Parts {
+    callbacks: Option<Callbacks>,
+    partitioner: Option<Arc<dyn Partitioner>>,
+}
+
+/// Values that no key can name, and the end of building.
+impl ProducerBuilder {
+    /// Says who runs callbacks; overrides `callback.threads`.
+    pub fn callbacks(mut self, callbacks: Callbacks) -> Self {
+        self.parts.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Has this rule choose the partitions of records that name none; overrides
+    /// `partitioner.class`.
+    pub fn partition_by(mut self, partitioner: impl Partitioner + 'static) -> Self {
+        self.parts.partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    /// Starts the producer. Connects to nothing yet: that is the sender thread's work, and what
+    /// goes wrong there shows in `wait_ready`, in calls that wait, and in the log.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration is wrong, or if the system has no thread or file
+    /// descriptor to give.
+    pub fn build(&self) -> Result<KafkaProducer, Error> {
+        start(self.build_config()?, &self.parts)
+    }
+}
+
+impl KafkaProducer {
+    /// A builder; only `bootstrap_servers` has no default.
+    pub fn builder() -> ProducerBuilder {
+        ProducerBuilder::default()
+    }
+
+    /// A producer from a checked configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the system has no thread or file descriptor to give.
+    pub fn from_config(config: ProducerConfig) -> Result<Self, Error> {
+        start(config, &Parts::default())
+    }
+
+    /// A producer from Kafka's own keys and values.
+    ///
+    /// # Errors
+    /// As [`ProducerConfig::from_properties`] and [`from_config`](Self::from_config).
+    pub fn from_properties<K, V>(entries: impl IntoIterator<Item = (K, V)>) -> Result<Self, Error>
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        Self::from_config(ProducerConfig::from_properties(entries)?)
+    }
+}
+
+fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> {
+    let system = |error: std::io::Error| {
+        Error::Config(format!("the system refuses what a producer needs: {error}").into())
+    };
+    let clock = Clock::system();
+    let process = Process::current();
+    let name = client_id(&config);
+    let (net, waker) = MioNet::new(clock.clone()).map_err(system)?;
+    let bell = {
+        let waker = Arc::clone(&waker);
+        Arc::new(move || waker.wake())
+    };
+    let inbox = Arc::new(Inbox::new(bell, process));
+    let memory = usize::try_from(config.buffer_memory).unwrap_or(usize::MAX);
+    let accumulator = Arc::new(RecordAccumulator::new(
+        config.batch_size,
+        config.linger,
+        memory,
+        inbox,
+        clock.clone(),
+    ));
+    let slots = Arc::new(Slots::new(config.callback_max_pending));
+    let kind = match parts.callbacks.clone() {
+        None => ExecutorKind::Threads(config.callback_threads),
+        Some(Callbacks::Threads(threads)) => ExecutorKind::Threads(threads.max(1)),
+        Some(Callbacks::Inline) => ExecutorKind::Inline,
+        Some(Callbacks::Executor(executor)) => ExecutorKind::Custom(executor),
+    };
+    let executor = Arc::new(CallbackExecutor::start(kind, &name, slots).map_err(system)?);
+    let metadata = Metadata::new(metadata_settings(&config));
+    let cell = Arc::clone(metadata.cell());
+    let seed = seed(&clock, process);
+    let resolver = ThreadResolver::new(waker);
+    let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed));
+    let sender = Sender::new(
+        sender_config(&config),
+        Arc::clone(&accumulator),
+        client,
+        metadata,
+        Arc::clone(&executor),
+        Random::new(seed),
+    );
+    let ending = Arc::new(Ending::default());
+    let thread =
+        thread::start(&name, sender, clock.clone(), Arc::clone(&executor), Arc::clone(&ending))
+            .map_err(system)?;
+    let core = Core {
+        accumulator,
+        metadata: cell,
+        executor,
+        rules: BuiltInRules::new(config.partitioner, config.partitioner_ignore_keys),
+        partitioner: parts.partitioner.clone(),
+        max_block: config.max_block,
+        max_request_size: config.max_request_size,
+        close_on_drop_timeout: config.close_on_drop_timeout,
+        clock,
+        process,
+        ending,
+        sender_thread: Mutex::new(Some(thread)),
+        report: OnceLock::new(),
+    };
+    Ok(KafkaProducer { handle: Arc::new(Handle { core: Arc::new(core) }) })
+}
+
+/// The name of the producer, and of its threads: `client.id`, or one that is made up.
+fn client_id(config: &ProducerConfig) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    if config.client_id.is_empty() {
+        format!("producer-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    } else {
+        config.client_id.clone()
+    }
+}
+
+/// Producers that start together are not to back off together.
+fn seed(clock: &Clock, process: Process) -> u64 {
+    clock.wall_millis().cast_unsigned() ^ (u64::from(process.id()) << 44)
+}
+
+fn sender_config(config: &ProducerConfig) -> SenderConfig {
+    SenderConfig {
+        acks: config.acks.as_i16(),
+        idempotent: config.enable_idempotence,
+        one_in_flight: config.max_in_flight == 1,
+        max_request_size: config.max_request_size,
+        request_timeout: config.request_timeout,
+        delivery_timeout: config.delivery_timeout,
+        linger: config.linger,
+        retries: config.retries,
+        retry_backoff: config.retry_backoff,
+        retry_backoff_max: config.retry_backoff_max,
+        wait_ends_linger: config.wait_ends_linger,
+    }
+}
+
+fn metadata_settings(config: &ProducerConfig) -> MetadataSettings {
+    let bootstrap =
+        config.bootstrap_servers.iter().map(|s| (Arc::from(s.host.as_str()), s.port)).collect();
+    let recovers = config.metadata_recovery_strategy == MetadataRecoveryStrategy::Rebootstrap;
+    MetadataSettings {
+        bootstrap,
+        max_age: config.metadata_max_age,
+        max_idle: config.metadata_max_idle,
+        retry_backoff: config.retry_backoff,
+        retry_backoff_max: config.retry_backoff_max,
+        rebootstrap_trigger: recovers.then_some(config.metadata_recovery_rebootstrap_trigger),
+    }
+}
+
+fn client_config(config: &ProducerConfig, client_id: &str, seed: u64) -> ClientConfig {
+    ClientConfig {
+        client_id: client_id.into(),
+        max_in_flight: config.max_in_flight,
+        reconnect_backoff: config.reconnect_backoff,
+        reconnect_backoff_max: config.reconnect_backoff_max,
+        connection_setup_timeout: config.socket_connection_setup_timeout,
+        connection_setup_timeout_max: config.socket_connection_setup_timeout_max,
+        connections_max_idle: config.connections_max_idle,
+        socket: SocketOptions {
+            send_buffer: config.send_buffer,
+            receive_buffer: config.receive_buffer,
+            user_timeout: Some(config.request_timeout),
+            ..SocketOptions::default()
+        },
+        seed,
+    }
+}

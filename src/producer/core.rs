@@ -1,0 +1,271 @@
+//! What all handles of a producer share: the way of a record up to its batch.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::close::CloseReport;
+use super::partitioner::{self, BuiltInRules, Choice, ClusterView, PartitionInput, Partitioner};
+use super::record::{Headers, validate_topic};
+use crate::accumulator::inbox::Event;
+use crate::accumulator::queue::Append;
+use crate::accumulator::topic_map::Topic;
+use crate::accumulator::{Patience, RecordAccumulator};
+use crate::completion::{
+    Callback, CallbackExecutor, Delivery, FlushWait, in_inline_callback, refuse_in_callback,
+};
+use crate::error::Error;
+use crate::metadata::{MetadataCell, TopicMetadata, TopicWait};
+use crate::record::{RecordData, estimate_size_upper_bound};
+use crate::sender::thread::Ending;
+use crate::sync::{Arc, Mutex};
+use crate::threads::Process;
+use crate::time::{Clock, MonoTime};
+
+/// The shared middle of a producer. Handles, topic handles and the builder hold it; it holds no
+/// handle, so that the last handle's drop is the producer's end.
+pub(crate) struct Core {
+    pub(super) accumulator: Arc<RecordAccumulator>,
+    pub(super) metadata: Arc<MetadataCell>,
+    pub(super) executor: Arc<CallbackExecutor>,
+    pub(super) rules: BuiltInRules,
+    pub(super) partitioner: Option<Arc<dyn Partitioner>>,
+    pub(super) max_block: Duration,
+    pub(super) max_request_size: usize,
+    pub(super) close_on_drop_timeout: Duration,
+    pub(super) clock: Clock,
+    pub(super) process: Process,
+    pub(super) ending: Arc<Ending>,
+    pub(super) sender_thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) report: OnceLock<CloseReport>,
+}
+
+/// A record without its topic, as every form of `send` brings it here.
+#[derive(Clone, Copy)]
+pub(super) struct RecordParts<'r> {
+    pub(super) key: Option<&'r [u8]>,
+    pub(super) value: Option<&'r [u8]>,
+    pub(super) headers: &'r Headers<'r>,
+    pub(super) partition: Option<i32>,
+    pub(super) timestamp: Option<i64>,
+}
+
+impl Core {
+    /// How long a call may wait: `max.block.ms`, or not at all where a wait could not end.
+    #[inline]
+    pub(super) fn patience(&self) -> Patience {
+        Patience::For(self.max_block)
+    }
+
+    /// From the topic's name to the batch.
+    pub(super) fn send(
+        &self,
+        name: &str,
+        record: &RecordParts<'_>,
+        callback: Option<Callback>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        match self.accumulator.topics.find(name) {
+            Some(topic) => self.send_to(&topic, record, callback, patience),
+            None => {
+                let topic = self.find_topic(name, record.partition, patience)?;
+                self.send_to(&topic, record, callback, patience)
+            }
+        }
+    }
+
+    /// From the topic to the batch: sizes, the callback's slot, the partition, the append.
+    #[inline]
+    pub(super) fn send_to(
+        &self,
+        topic: &Topic,
+        record: &RecordParts<'_>,
+        callback: Option<Callback>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        self.check_size(record)?;
+        let (partition, sticky) = self.partition(topic, record, patience)?;
+        let slot = match &callback {
+            Some(_) => Some(self.take_slot(patience)?),
+            None => None,
+        };
+        let data = RecordData {
+            key: record.key,
+            value: record.value,
+            headers: record.headers.as_slice(),
+            timestamp: match record.timestamp {
+                Some(timestamp) => timestamp,
+                None => self.clock.coarse_wall_millis(),
+            },
+        };
+        let own_timestamp = record.timestamp.is_some();
+        let mut append = Append { data, own_timestamp, callback, sticky };
+        match self.accumulator.append(topic, partition, &mut append, patience) {
+            Ok(delivery) => {
+                if let Some(slot) = slot {
+                    slot.keep();
+                }
+                Ok(delivery)
+            }
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Whatever was closed was closed for a reason.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Closed => self.metadata.ended().unwrap_or(Error::Closed),
+            other => other,
+        }
+    }
+
+    #[inline]
+    fn check_size(&self, record: &RecordParts<'_>) -> Result<(), Error> {
+        let (key, value) = (record.key.map(<[u8]>::len), record.value.map(<[u8]>::len));
+        let size = estimate_size_upper_bound(key, value, record.headers.as_slice());
+        let too_large = |limit, setting| Err(Error::RecordTooLarge { size, limit, setting });
+        if size > self.max_request_size {
+            return too_large(self.max_request_size, "max.request.size");
+        }
+        let memory = self.accumulator.pool.total();
+        if size > memory {
+            return too_large(memory, "buffer.memory");
+        }
+        Ok(())
+    }
+
+    fn take_slot(&self, patience: &mut Patience) -> Result<crate::completion::Slot<'_>, Error> {
+        let slots = self.executor.slots();
+        if let Some(slot) = slots.try_acquire() {
+            return Ok(slot);
+        }
+        match self.begin_wait(patience)? {
+            Some((_, deadline)) => slots.acquire(&self.clock, deadline),
+            None => Err(Error::CallbackBacklogFull { waited: Duration::ZERO }),
+        }
+    }
+
+    /// The partition, and whether it is the topic's sticky one.
+    #[inline]
+    fn partition(
+        &self,
+        topic: &Topic,
+        record: &RecordParts<'_>,
+        patience: &mut Patience,
+    ) -> Result<(u32, bool), Error> {
+        let explicit = record.partition;
+        let count = topic.partition_count();
+        let known = match explicit {
+            None => count > 0,
+            Some(partition) => partition.cast_unsigned() < count,
+        };
+        if !known {
+            self.find_topic(&topic.name, explicit, patience)?;
+        }
+        match explicit {
+            Some(partition) => Ok((partition.cast_unsigned(), false)),
+            None if self.partitioner.is_none() && self.rules.is_sticky(record.key) => {
+                Ok((topic.sticky_partition(), true))
+            }
+            None => self.choose_partition(topic, record),
+        }
+    }
+
+    fn choose_partition(
+        &self,
+        topic: &Topic,
+        record: &RecordParts<'_>,
+    ) -> Result<(u32, bool), Error> {
+        let available = topic.available();
+        let count = topic.partition_count().max(1).cast_signed();
+        let view = ClusterView::new(count, &available);
+        let choice = match &self.partitioner {
+            Some(partitioner) => {
+                let input = PartitionInput::new(&topic.name, record.key, record.value)
+                    .with_headers(record.headers);
+                // The user's rule may panic: that is this send's failure and no other's.
+                let asked = catch_unwind(AssertUnwindSafe(|| {
+                    partitioner::ask(&**partitioner, &input, &view)
+                }));
+                let panicked = || Error::InvalidRecord("the partitioner panicked".into());
+                Choice::Partition(asked.map_err(|_| panicked())??)
+            }
+            None => self.rules.choose(record.key, &view, || topic.draw(), || topic.next_turn()),
+        };
+        match choice {
+            Choice::Partition(partition) => Ok((partition.cast_unsigned(), false)),
+            Choice::Sticky => Ok((topic.sticky_partition(), true)),
+        }
+    }
+
+    /// The topic once it can be sent to, with `partition` if one is asked for.
+    pub(super) fn find_topic(
+        &self,
+        name: &str,
+        partition: Option<i32>,
+        patience: &mut Patience,
+    ) -> Result<Arc<Topic>, Error> {
+        let metadata = self.wait_for_topic(name, partition, patience)?;
+        let topic = self.accumulator.topics.find_or_add(name);
+        if topic.partition_count() == 0 || partition.is_some() {
+            let count = u32::try_from(metadata.partition_count()).unwrap_or(0);
+            topic.update(count, metadata.available.as_slice().into());
+        }
+        topic.touch(self.clock.now());
+        Ok(topic)
+    }
+
+    /// Waits until the brokers tell of the topic.
+    pub(super) fn wait_for_topic(
+        &self,
+        name: &str,
+        partition: Option<i32>,
+        patience: &mut Patience,
+    ) -> Result<Arc<TopicMetadata>, Error> {
+        validate_topic(name)?;
+        let wake = || self.accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        match self.metadata.try_topic(name, partition) {
+            Ok(topic) => return Ok(topic),
+            Err(refusal) => {
+                if refusal.wake {
+                    wake();
+                }
+                if !matches!(refusal.error, Error::NotReady { .. }) {
+                    let ended = matches!(refusal.error, Error::Closed | Error::Fatal(_));
+                    if ended || matches!(patience, Patience::None) {
+                        return Err(refusal.error);
+                    }
+                }
+            }
+        }
+        let Some((begun, deadline)) = self.begin_wait(patience)? else {
+            return Err(Error::NotReady { topic: name.into() });
+        };
+        TopicWait::new(name, partition, begun, deadline).wait(&self.metadata, &self.clock, &wake)
+    }
+
+    /// The bounds of a wait; `None` if the call never waits.
+    ///
+    /// # Errors
+    /// Where a wait could not end: in a forked child, and on the sender's own thread.
+    fn begin_wait(&self, patience: &mut Patience) -> Result<Option<(MonoTime, MonoTime)>, Error> {
+        if matches!(patience, Patience::None) {
+            return Ok(None);
+        }
+        self.process.check()?;
+        if in_inline_callback() {
+            return Err(Error::InCallback { call: "send" });
+        }
+        Ok(patience.begin(&self.clock))
+    }
+
+    pub(super) fn flush(&self, timeout: Duration) -> Result<(), Error> {
+        self.process.check()?;
+        refuse_in_callback("flush")?;
+        let deadline = self.clock.now() + timeout;
+        let flush = FlushWait::begin();
+        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)), MonoTime::ZERO);
+        flush.wait(&self.clock, deadline)
+    }
+}

@@ -1,0 +1,362 @@
+//! Answers to produce requests: each batch gets its bytes back, its verdict, and what follows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Sender;
+use super::in_flight::Part;
+use super::verdict::{Facts, Verdict, verdict};
+use crate::accumulator::batch::ProducerBatch;
+use crate::accumulator::inbox::PartitionId;
+use crate::client::{ClientResponse, KafkaClient, RequestFailure, ResponseBody};
+use crate::completion::{Outcome, RecordErrors};
+use crate::error::{DeliveryCause, Error};
+use crate::metadata::LeaderChange;
+use crate::protocol::ErrorCode;
+use crate::protocol::Reader;
+use crate::protocol::{PartitionProduceResponse, ProduceResponse, TopicRef};
+use crate::time::MonoTime;
+use crate::types::{NodeId, Uuid};
+
+/// What one part of a request met.
+enum Answer<'a> {
+    /// The broker's answer for the partition.
+    Partition(&'a PartitionProduceResponse),
+    /// acks=0: there is none, and the bytes are in the socket.
+    Written,
+    /// There is none because of this; `sent` tells whether any byte went out.
+    None { cause: DeliveryCause, sent: bool },
+}
+
+impl<C: KafkaClient> Sender<C> {
+    pub(super) fn hear_response(&mut self, response: ClientResponse, now: MonoTime) {
+        if self.upkeep.is_waiting_for(response.tag) {
+            return self.hear_upkeep(response, now);
+        }
+        let Some(mut parts) = self.flights.remove(response.tag) else {
+            debug_assert!(false, "an answer to no request");
+            return;
+        };
+        let ClientResponse { node, tag, version, mut frame, outcome, sent, .. } = response;
+        self.unload(&mut parts, &mut frame.segments);
+        match read(outcome, version) {
+            Ok(Some(response)) => {
+                self.heed_throttle(node, version, response.throttle_time_ms, now);
+                self.take_leader_hints(&parts, &response, now);
+                let mut order = Matcher::new(&response);
+                for part in parts.drain(..) {
+                    match order.find(&self.part_key(&part)) {
+                        Some(answer) => {
+                            self.settle(tag, part, &Answer::Partition(answer), now);
+                        }
+                        None => {
+                            let text = "the response leaves the partition out";
+                            let cause = DeliveryCause::BadResponse(text.into());
+                            self.settle(tag, part, &Answer::None { cause, sent }, now);
+                        }
+                    }
+                }
+            }
+            Ok(None) => {
+                for part in parts.drain(..) {
+                    self.settle(tag, part, &Answer::Written, now);
+                }
+            }
+            Err(cause) => {
+                if matches!(cause, DeliveryCause::BadResponse(_)) {
+                    // What follows on this connection can't be trusted either.
+                    self.client.disconnect(node, now);
+                }
+                for part in parts.drain(..) {
+                    let answer = Answer::None { cause: cause.clone(), sent };
+                    self.settle(tag, part, &answer, now);
+                }
+            }
+        }
+        self.scratch.recycle(frame, parts);
+    }
+
+    /// Gives each batch its bytes back; those of expired ones go to the pool.
+    fn unload(&self, parts: &mut [Part], segments: &mut Vec<Vec<u8>>) {
+        let mut segments = segments.drain(..);
+        for part in parts {
+            let own = segments.by_ref().take(part.segments);
+            match &mut part.batch {
+                Some(batch) => batch.builder.restore_segments(own),
+                None if part.pooled => self.accumulator.pool.release_all(own),
+                None => own.for_each(drop),
+            }
+        }
+    }
+
+    fn part_key(&self, part: &Part) -> (Arc<str>, Uuid, i32) {
+        let queue = &self.index.partition(part.id).queue;
+        (Arc::clone(&queue.topic), part.topic_id, queue.partition)
+    }
+
+    /// Settles one batch, and looks at its partition again.
+    fn settle(&mut self, tag: u64, part: Part, answer: &Answer<'_>, now: MonoTime) {
+        let Part { id, batch, stamp, .. } = part;
+        self.index.partition_mut(id).in_flight.retain(|t| *t != tag);
+        match batch {
+            Some(batch) => self.judge(id, batch, answer, now),
+            // The batch has expired: only its sequence is still to be settled.
+            None => {
+                if let Some(stamp) = stamp {
+                    let sequences = &mut self.index.partition_mut(id).sequences;
+                    let delivered = matches!(answer, Answer::Partition(p)
+                        if matches!(p.error_code,
+                            ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER));
+                    if delivered {
+                        sequences.on_delivered(&stamp);
+                    } else {
+                        sequences.on_given_up(&stamp);
+                    }
+                }
+            }
+        }
+        self.look(id, now);
+    }
+
+    fn judge(
+        &mut self,
+        id: PartitionId,
+        mut batch: ProducerBatch,
+        answer: &Answer<'_>,
+        now: MonoTime,
+    ) {
+        let response = match answer {
+            Answer::Partition(response) => response,
+            Answer::Written => {
+                let outcome = Outcome::Delivered { base_offset: -1, log_append_time: None };
+                return self.complete(id, batch, outcome);
+            }
+            Answer::None { cause, sent } => {
+                batch.maybe_persisted |= sent;
+                batch.last_cause = Some(cause.clone());
+                self.metadata.request_update();
+                return if self.retries_left(&batch) {
+                    self.retry(id, batch, now);
+                } else {
+                    self.give_up(id, batch, cause.clone(), now);
+                };
+            }
+        };
+        let facts = self.facts(id, &batch, response.error_code);
+        let code = response.error_code;
+        if !code.is_none() {
+            batch.maybe_persisted |= !code.proves_not_appended();
+            batch.last_cause = Some(cause_of(response));
+        }
+        if code.is_invalid_metadata() {
+            self.metadata.request_update();
+        }
+        match verdict(&facts) {
+            Verdict::Delivered => {
+                self.deliver(id, batch, response.base_offset, response.log_append_time_ms);
+            }
+            Verdict::Duplicate => self.deliver(id, batch, -1, -1),
+            Verdict::Retry => self.retry(id, batch, now),
+            Verdict::RetryAfterBump => {
+                self.tell_loss(id, &batch, code);
+                self.index.partition_mut(id).sequences.require_bump();
+                self.retry(id, batch, now);
+            }
+            Verdict::Split => self.split(id, batch, now),
+            Verdict::Fail => self.fail_by_answer(id, batch, response, now),
+        }
+    }
+
+    fn facts(&self, id: PartitionId, batch: &ProducerBatch, code: ErrorCode) -> Facts {
+        let sequences = &self.index.partition(id).sequences;
+        Facts {
+            code,
+            stamped: batch.stamp.is_some(),
+            first_outstanding: batch.stamp.is_some_and(|stamp| sequences.is_first(&stamp)),
+            maybe_persisted: batch.maybe_persisted,
+            retries_left: self.retries_left(batch),
+            divisible: batch.record_count() > 1,
+        }
+    }
+
+    /// The first attempt is not a retry.
+    fn retries_left(&self, batch: &ProducerBatch) -> bool {
+        batch.attempts <= self.config.retries
+    }
+
+    fn deliver(&mut self, id: PartitionId, batch: ProducerBatch, base_offset: i64, time: i64) {
+        if let Some(stamp) = &batch.stamp {
+            self.index.partition_mut(id).sequences.on_delivered(stamp);
+        }
+        let log_append_time = (time >= 0).then_some(time);
+        self.complete(id, batch, Outcome::Delivered { base_offset, log_append_time });
+    }
+
+    /// Puts the batch back in line, not before its backoff is over.
+    fn retry(&mut self, id: PartitionId, mut batch: ProducerBatch, now: MonoTime) {
+        if batch.deadline(self.config.delivery_timeout) <= now || !self.phase.retries() {
+            let cause = batch.last_cause.clone();
+            let ended =
+                if self.phase.retries() { DeliveryCause::Timeout } else { DeliveryCause::Closed };
+            debug_assert!(cause.is_some(), "a retry without a cause");
+            return self.give_up(id, batch, ended, now);
+        }
+        batch.retry_at = now + self.retry_backoff(batch.attempts);
+        self.index.partition(id).queue.lock().put_back(batch);
+    }
+
+    /// Fails the batch; with the guilty records named, where the broker names them (KIP-467).
+    fn fail_by_answer(
+        &mut self,
+        id: PartitionId,
+        batch: ProducerBatch,
+        response: &PartitionProduceResponse,
+        now: MonoTime,
+    ) {
+        if let Some(stamp) = &batch.stamp {
+            self.index.partition_mut(id).sequences.on_given_up(stamp);
+        }
+        let cause = cause_of(response);
+        if response.record_errors.is_empty() {
+            return self.fail(id, batch, cause, now);
+        }
+        let mut named = BTreeMap::new();
+        for record in &response.record_errors {
+            let Ok(index) = u32::try_from(record.batch_index) else { continue };
+            let message = record.message.clone().or_else(|| response.error_message.clone());
+            let cause = DeliveryCause::Broker {
+                code: response.error_code,
+                message: message.unwrap_or_else(|| response.error_code.message().into()),
+            };
+            named.insert(index, self.delivery_error(id, &batch, cause, now));
+        }
+        let rest = if named.len() == batch.record_count() as usize {
+            self.delivery_error(id, &batch, cause, now)
+        } else {
+            self.innocent(id, &batch, response.error_code, now)
+        };
+        self.complete(id, batch, Outcome::FailedEach(Box::new(RecordErrors { rest, named })));
+    }
+
+    /// The error of a record that only shared a batch with a guilty one.
+    fn innocent(
+        &self,
+        id: PartitionId,
+        batch: &ProducerBatch,
+        code: ErrorCode,
+        now: MonoTime,
+    ) -> Error {
+        let message = "the batch was refused because of other records in it; send this one again";
+        let cause = DeliveryCause::Broker { code, message: message.into() };
+        self.delivery_error(id, batch, cause, now)
+    }
+
+    /// A refusal right behind the last acknowledged batch means that the broker has lost data or
+    /// state that it had acknowledged.
+    fn tell_loss(&self, id: PartitionId, batch: &ProducerBatch, code: ErrorCode) {
+        let partition = self.index.partition(id);
+        if batch.stamp.is_some_and(|stamp| partition.sequences.follows_last_acked(&stamp)) {
+            let (topic, number) = (Arc::clone(&partition.queue.topic), partition.queue.partition);
+            self.log(log::Level::Warn, || {
+                format!(
+                    "{topic}-{number}: {code} right behind the last acknowledged record: the \
+                     cluster may have lost acknowledged data; going on under a new epoch"
+                )
+            });
+        }
+    }
+
+    /// The broker asks for a pause (KIP-219); before version 6 it pauses by itself.
+    fn heed_throttle(&mut self, node: NodeId, version: i16, throttle_ms: i32, now: MonoTime) {
+        const CLIENT_THROTTLES_FROM: i16 = 6;
+        if let (Ok(ms @ 1..), true) = (u64::try_from(throttle_ms), version >= CLIENT_THROTTLES_FROM)
+        {
+            self.client.throttle(node, std::time::Duration::from_millis(ms), now);
+        }
+    }
+
+    /// The new leaders that the answer tells of (KIP-951).
+    fn take_leader_hints(&mut self, parts: &[Part], response: &ProduceResponse, now: MonoTime) {
+        let mut keys = Vec::new();
+        let mut order = Matcher::new(response);
+        for part in parts {
+            let key = self.part_key(part);
+            let leader = order.find(&key).and_then(|answer| answer.current_leader);
+            if let Some(leader) = leader.filter(|leader| leader.leader_id >= 0) {
+                keys.push((key, leader));
+            }
+        }
+        if keys.is_empty() {
+            return;
+        }
+        let changes: Vec<_> = keys
+            .iter()
+            .map(|((topic, _, partition), leader)| LeaderChange {
+                topic,
+                partition: *partition,
+                leader: NodeId(leader.leader_id),
+                leader_epoch: leader.leader_epoch,
+            })
+            .collect();
+        if !self.metadata.update_leaders(&changes, &response.node_endpoints).is_empty() {
+            self.on_cluster_changed(now);
+        }
+    }
+}
+
+fn cause_of(response: &PartitionProduceResponse) -> DeliveryCause {
+    let code = response.error_code;
+    let message = response.error_message.clone().unwrap_or_else(|| code.message().into());
+    DeliveryCause::Broker { code, message }
+}
+
+/// The response, `None` with acks=0, or why there is none that can be read.
+fn read(
+    outcome: Result<ResponseBody, RequestFailure>,
+    version: i16,
+) -> Result<Option<ProduceResponse>, DeliveryCause> {
+    match outcome {
+        Ok(ResponseBody::None) => Ok(None),
+        Ok(ResponseBody::Bytes(bytes)) => {
+            ProduceResponse::decode(&mut Reader::new(&bytes), version)
+                .map(Some)
+                .map_err(|error| DeliveryCause::BadResponse(error.to_string().into()))
+        }
+        Err(RequestFailure::Disconnected) => Err(DeliveryCause::Disconnected),
+        Err(RequestFailure::TimedOut) => Err(DeliveryCause::RequestTimeout),
+        Err(RequestFailure::BadResponse(text)) => Err(DeliveryCause::BadResponse(text.into())),
+    }
+}
+
+/// Finds partitions in a response. Brokers answer in the order of the request as a rule, so that
+/// each search begins where the last one ended.
+struct Matcher<'a> {
+    answers: Vec<(TopicRef<'a>, &'a PartitionProduceResponse)>,
+    next: usize,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(response: &'a ProduceResponse) -> Self {
+        let topics = response.topics.iter();
+        let answers =
+            topics.flat_map(|t| t.partitions.iter().map(move |p| (t.topic.as_ref(), p))).collect();
+        Self { answers, next: 0 }
+    }
+
+    fn find(&mut self, key: &(Arc<str>, Uuid, i32)) -> Option<&'a PartitionProduceResponse> {
+        let (name, topic_id, partition) = key;
+        let matches = |(topic, answer): &(TopicRef<'_>, &PartitionProduceResponse)| {
+            let same_topic = match topic {
+                TopicRef::Name(n) => **n == **name,
+                TopicRef::Id(id) => id == topic_id,
+            };
+            same_topic && answer.index == *partition
+        };
+        let from = self.next.min(self.answers.len());
+        let (before, after) = self.answers.split_at(from);
+        let found = after.iter().position(matches).map(|i| i + from);
+        let found = found.or_else(|| before.iter().position(matches))?;
+        self.next = found + 1;
+        Some(self.answers[found].1)
+    }
+}

@@ -1,0 +1,223 @@
+//! Which of a partition's batches is due: what the sender does whenever it looks at a partition.
+
+use std::collections::VecDeque;
+
+use super::Sender;
+use super::index::{Partition, leader_of};
+use crate::accumulator::batch::ProducerBatch;
+use crate::accumulator::inbox::PartitionId;
+use crate::accumulator::queue::{QueueState, Told};
+use crate::client::KafkaClient;
+use crate::error::DeliveryCause;
+use crate::time::MonoTime;
+use crate::transaction::ProducerIdAndEpoch;
+
+/// What is to be done about a partition's first batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// It may be sent.
+    Now,
+    /// It is to be looked at again at this moment.
+    At(MonoTime),
+    /// Something else will make the sender look: an answer, metadata, a producer id, a user.
+    OnEvent,
+}
+
+/// What the decision needs to know beside the partition and its queue.
+#[derive(Clone, Copy)]
+pub(super) struct Circumstances {
+    now: MonoTime,
+    /// Idempotent, and if so the producer id, once there is one.
+    pub(super) producer: Option<Option<ProducerIdAndEpoch>>,
+    one_in_flight: bool,
+    wait_ends_linger: bool,
+    /// A user waits for memory, or the producer is being closed: no lingering.
+    hurry: bool,
+    linger: std::time::Duration,
+}
+
+impl<C: KafkaClient> Sender<C> {
+    /// Looks at a partition: expires what is over time, begins anew where that is due, and puts
+    /// it in its leader's line or sets its timer.
+    pub(super) fn look(&mut self, id: PartitionId, now: MonoTime) {
+        self.meet_new_partitions(id);
+        self.expire(id, now);
+        if self.index.partition(id).sequences.is_bump_due() {
+            self.begin_anew(id, now);
+        }
+        let circumstances = self.circumstances(now);
+        let partition = self.index.partition(id);
+        let mut queue = partition.queue.lock();
+        queue.told = Told::Nothing;
+        let due = decide(partition, &queue, &circumstances);
+        let oldest = queue.batches.front().map(|b| b.deadline(self.config.delivery_timeout));
+        drop(queue);
+        if let Some(oldest) = oldest {
+            if partition.leader.is_none() {
+                self.metadata.request_update();
+            }
+            if circumstances.producer == Some(None) {
+                self.upkeep.want_producer_id();
+            }
+            self.index.look_at(id, oldest);
+        }
+        match due {
+            Due::Now => self.index.set_ready(id),
+            Due::At(at) => self.index.look_at(id, at),
+            Due::OnEvent => {}
+        }
+    }
+
+    pub(super) fn circumstances(&self, now: MonoTime) -> Circumstances {
+        Circumstances {
+            now,
+            producer: self.transaction.as_ref().map(|t| t.producer()),
+            one_in_flight: self.config.one_in_flight,
+            wait_ends_linger: self.config.wait_ends_linger,
+            hurry: self.accumulator.pool.has_waiters() || self.phase.is_closing(),
+            linger: self.config.linger,
+        }
+    }
+
+    /// Takes in the queues that users' threads have made since the last time.
+    fn meet_new_partitions(&mut self, id: PartitionId) {
+        if (id.0 as usize) < self.index.len() {
+            return;
+        }
+        for queue in self.accumulator.topics.queues_from(self.index.len()) {
+            let new = queue.id;
+            let (leader, epoch) = leader_of(self.metadata.cluster(), &queue);
+            self.index.add(queue);
+            self.index.set_leader(new, leader, epoch);
+        }
+    }
+
+    /// Memory is wanted: where nothing is under way or in line that would bring some back, the
+    /// batches that have lingered longest go out early.
+    pub(super) fn send_lingering(&mut self, now: MonoTime) {
+        if !self.flights.is_empty() || self.index.has_ready() {
+            return;
+        }
+        for id in self.index.active() {
+            self.look(id, now);
+        }
+    }
+
+    /// Fails what has not been delivered in time, queued or under way.
+    fn expire(&mut self, id: PartitionId, now: MonoTime) {
+        let timeout = self.config.delivery_timeout;
+        let partition = self.index.partition(id);
+        let tags: Vec<u64> = partition.in_flight.iter().copied().collect();
+        let mut over = VecDeque::new();
+        let mut oldest = MonoTime::MAX;
+        for tag in tags {
+            let Some(part) = self.flights.part_mut(tag, id) else { continue };
+            let Some(batch) = &part.batch else { continue };
+            if batch.deadline(timeout) <= now {
+                over.extend(part.batch.take());
+            } else {
+                oldest = oldest.min(batch.deadline(timeout));
+            }
+        }
+        for mut batch in over.drain(..) {
+            if let Some(stamp) = &batch.stamp {
+                self.index.partition_mut(id).sequences.on_expired_in_flight(stamp);
+            }
+            // Its bytes may be in the socket.
+            batch.maybe_persisted = true;
+            self.fail(id, batch, DeliveryCause::Timeout, now);
+        }
+        self.index.look_at(id, oldest);
+        {
+            let mut queue = self.index.partition(id).queue.lock();
+            while queue.batches.front().is_some_and(|b| b.deadline(timeout) <= now) {
+                over.extend(queue.batches.pop_front());
+            }
+        }
+        for batch in over {
+            self.give_up(id, batch, DeliveryCause::Timeout, now);
+        }
+    }
+
+    /// Fails a batch that no request carries; its sequence, if it has one, is missing from now on.
+    pub(super) fn give_up(
+        &mut self,
+        id: PartitionId,
+        batch: ProducerBatch,
+        cause: DeliveryCause,
+        now: MonoTime,
+    ) {
+        if let Some(stamp) = &batch.stamp {
+            self.index.partition_mut(id).sequences.on_given_up(stamp);
+        }
+        self.fail(id, batch, cause, now);
+    }
+
+    /// Once all of the partition's requests are settled: takes the stamps off the batches that are
+    /// surely not in the log, so that they get new ones under a new epoch.
+    ///
+    /// A batch that may be in the log keeps its stamp. If it is the first it is sent once more, to
+    /// be told apart by the broker; behind others it can't be, since to send it before them would
+    /// break the order, and it fails with its persistence unknown.
+    fn begin_anew(&mut self, id: PartitionId, now: MonoTime) {
+        let partition = self.index.partition_mut(id);
+        if !partition.in_flight.is_empty() {
+            return;
+        }
+        let mut queue = partition.queue.lock();
+        if queue.batches.front().is_some_and(|b| b.stamp.is_some() && b.maybe_persisted) {
+            return;
+        }
+        let mut unknown = Vec::new();
+        let mut place = 0;
+        while let Some(batch) = queue.batches.get_mut(place).filter(|b| b.stamp.is_some()) {
+            if batch.maybe_persisted {
+                unknown.extend(queue.batches.remove(place));
+                continue;
+            }
+            if let Some(stamp) = batch.stamp.take() {
+                partition.sequences.on_unstamped(&stamp);
+            }
+            place += 1;
+        }
+        drop(queue);
+        for batch in unknown {
+            let cause = batch.last_cause.clone().unwrap_or(DeliveryCause::Disconnected);
+            self.give_up(id, batch, cause, now);
+        }
+        let partition = self.index.partition_mut(id);
+        debug_assert_eq!(partition.sequences.outstanding(), 0);
+        if let (Some(t), Some(old)) = (&mut self.transaction, partition.sequences.producer()) {
+            t.bump(old);
+        }
+        partition.sequences.on_bumped();
+    }
+}
+
+/// Whether the partition's first batch may go out. Pure.
+pub(super) fn decide(partition: &Partition, queue: &QueueState, c: &Circumstances) -> Due {
+    let Some(first) = queue.batches.front() else { return Due::OnEvent };
+    if partition.leader.is_none() || (c.one_in_flight && !partition.in_flight.is_empty()) {
+        return Due::OnEvent;
+    }
+    if let Some(producer) = c.producer {
+        let sequences = &partition.sequences;
+        let allowed = match &first.stamp {
+            Some(stamp) => sequences.may_retry(stamp) && partition.in_flight.is_empty(),
+            None => producer.is_some() && sequences.may_stamp(),
+        };
+        if !allowed {
+            return Due::OnEvent;
+        }
+    }
+    let newer_leader = first.leader_epoch >= 0 && partition.leader_epoch > first.leader_epoch;
+    if first.retry_at > c.now && !newer_leader {
+        return Due::At(first.retry_at);
+    }
+    let awaited = c.wait_ends_linger && partition.in_flight.is_empty() && first.fully_awaited();
+    if c.hurry || awaited || partition.queue.is_front_full(queue) {
+        return Due::Now;
+    }
+    let lingers_until = first.created + c.linger;
+    if lingers_until <= c.now { Due::Now } else { Due::At(lingers_until) }
+}

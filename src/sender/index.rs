@@ -1,0 +1,181 @@
+//! What the sender knows of each partition, and which of them are due: an index, so that a turn
+//! looks at what happened and not at all partitions.
+//!
+//! A partition is looked at when a user's thread tells of it, when its timer fires, and when an
+//! answer or the metadata concerns it. Then it is in its leader's ready line, or has a timer, or
+//! waits for something that will make the sender look again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::accumulator::inbox::PartitionId;
+use crate::accumulator::queue::PartitionQueue;
+use crate::metadata::Cluster;
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::transaction::partition::Sequences;
+use crate::types::NodeId;
+
+/// A partition as the sender sees it.
+pub(super) struct Partition {
+    pub(super) queue: Arc<PartitionQueue>,
+    /// Who leads it, as far as is known.
+    pub(super) leader: Option<NodeId>,
+    pub(super) leader_epoch: i32,
+    pub(super) sequences: Sequences,
+    /// The requests under way with a batch of this partition, oldest first.
+    pub(super) in_flight: VecDeque<u64>,
+    /// In whose ready line it stands.
+    ready_at: Option<NodeId>,
+    /// When its timer fires; `MAX` if it has none.
+    timer: MonoTime,
+}
+
+/// All partitions by id, the ready lines of the brokers, and the timers.
+#[derive(Default)]
+pub(super) struct Index {
+    partitions: Vec<Partition>,
+    /// First come, first served: a partition with more to send goes to the end of the line.
+    ready: BTreeMap<NodeId, VecDeque<PartitionId>>,
+    timers: BTreeSet<(MonoTime, PartitionId)>,
+}
+
+impl Index {
+    pub(super) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    pub(super) fn add(&mut self, queue: Arc<PartitionQueue>) {
+        debug_assert_eq!(queue.id.0 as usize, self.partitions.len());
+        self.partitions.push(Partition {
+            queue,
+            leader: None,
+            leader_epoch: -1,
+            sequences: Sequences::default(),
+            in_flight: VecDeque::new(),
+            ready_at: None,
+            timer: MonoTime::MAX,
+        });
+    }
+
+    pub(super) fn partition(&self, id: PartitionId) -> &Partition {
+        &self.partitions[id.0 as usize]
+    }
+
+    pub(super) fn partition_mut(&mut self, id: PartitionId) -> &mut Partition {
+        &mut self.partitions[id.0 as usize]
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)).map(PartitionId)
+    }
+
+    /// The partitions that have a timer: all that have a batch, and some that had.
+    pub(super) fn active(&self) -> Vec<PartitionId> {
+        self.timers.iter().map(|(_, id)| *id).collect()
+    }
+
+    /// Puts the partition at the end of its leader's line, unless it stands there already.
+    pub(super) fn set_ready(&mut self, id: PartitionId) {
+        let partition = &mut self.partitions[id.0 as usize];
+        let Some(leader) = partition.leader else { return };
+        if partition.ready_at != Some(leader) {
+            partition.ready_at = Some(leader);
+            self.ready.entry(leader).or_default().push_back(id);
+        }
+    }
+
+    /// The first in the line of `node`.
+    pub(super) fn next_ready(&mut self, node: NodeId) -> Option<PartitionId> {
+        let line = self.ready.get_mut(&node)?;
+        while let Some(id) = line.pop_front() {
+            let partition = &mut self.partitions[id.0 as usize];
+            // Whoever has moved to another leader since has left this line.
+            if partition.ready_at == Some(node) {
+                partition.ready_at = None;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Puts the partition back at the head of the line: the next request begins with it.
+    pub(super) fn put_back_ready(&mut self, node: NodeId, id: PartitionId) {
+        self.partitions[id.0 as usize].ready_at = Some(node);
+        self.ready.entry(node).or_default().push_front(id);
+    }
+
+    /// The brokers in whose line somebody stands.
+    pub(super) fn ready_nodes(&self) -> Vec<NodeId> {
+        self.ready.iter().filter(|(_, line)| !line.is_empty()).map(|(node, _)| *node).collect()
+    }
+
+    pub(super) fn has_ready_for(&self, node: NodeId) -> bool {
+        self.ready.get(&node).is_some_and(|line| !line.is_empty())
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready.values().any(|line| !line.is_empty())
+    }
+
+    /// Moves the partition to another leader.
+    pub(super) fn set_leader(&mut self, id: PartitionId, leader: Option<NodeId>, epoch: i32) {
+        let partition = &mut self.partitions[id.0 as usize];
+        partition.leader_epoch = epoch;
+        if partition.leader != leader {
+            partition.leader = leader;
+            partition.ready_at = None;
+        }
+    }
+
+    /// Has the partition looked at no later than at `at`. A timer that fires early does no harm,
+    /// so that a later moment than the one already set changes nothing.
+    pub(super) fn look_at(&mut self, id: PartitionId, at: MonoTime) {
+        let partition = &mut self.partitions[id.0 as usize];
+        if at >= partition.timer {
+            return;
+        }
+        if partition.timer != MonoTime::MAX {
+            self.timers.remove(&(partition.timer, id));
+        }
+        partition.timer = at;
+        self.timers.insert((at, id));
+    }
+
+    /// The next partition whose timer has fired by `now`.
+    pub(super) fn next_fired(&mut self, now: MonoTime) -> Option<PartitionId> {
+        let (at, id) = *self.timers.first()?;
+        if at > now {
+            return None;
+        }
+        self.timers.pop_first();
+        self.partitions[id.0 as usize].timer = MonoTime::MAX;
+        Some(id)
+    }
+
+    /// When the next timer fires.
+    pub(super) fn next_timer(&self) -> MonoTime {
+        self.timers.first().map_or(MonoTime::MAX, |(at, _)| *at)
+    }
+
+    /// Each partition has at most the one timer that it knows of, and each line holds whoever
+    /// claims to stand in it.
+    pub(super) fn invariants(&self) {
+        if cfg!(debug_assertions) && self.partitions.len() <= 64 {
+            let set = self.partitions.iter().filter(|p| p.timer != MonoTime::MAX).count();
+            assert_eq!(set, self.timers.len(), "a timer that no partition knows of");
+            for (id, partition) in self.ids().zip(&self.partitions) {
+                if let Some(node) = partition.ready_at {
+                    let line = self.ready.get(&node);
+                    assert!(line.is_some_and(|l| l.contains(&id)), "not in line");
+                }
+            }
+        }
+    }
+}
+
+/// Who leads the partition as far as the snapshot tells, and since which epoch.
+pub(super) fn leader_of(cluster: &Cluster, queue: &PartitionQueue) -> (Option<NodeId>, i32) {
+    let topic = cluster.topic(&queue.topic);
+    let metadata = topic.and_then(|t| t.partition(queue.partition));
+    metadata.map_or((None, -1), |m| (m.leader, m.leader_epoch))
+}

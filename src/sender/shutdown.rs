@@ -1,0 +1,150 @@
+//! The end: drain what was accepted, and when the time is up give up the rest.
+//!
+//! | phase | appends | batches | ends |
+//! |---|---|---|---|
+//! | `Running` | accepted | linger | by `close` |
+//! | `Draining` | refused | sent at once, retried | when all is completed, or at the deadline |
+//! | `Aborting` | refused | failed, written or not | with the turn |
+//! | `Ended` | refused | none | |
+
+use std::time::Duration;
+
+use super::Sender;
+use crate::accumulator::inbox::PartitionId;
+use crate::client::KafkaClient;
+use crate::error::{DeliveryCause, Error};
+use crate::time::MonoTime;
+
+/// Where the producer's end stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    Draining { deadline: MonoTime },
+    Aborting,
+    Ended,
+}
+
+impl Phase {
+    pub(super) fn is_closing(self) -> bool {
+        self != Self::Running
+    }
+
+    /// Whether a batch that failed may be tried again.
+    pub(super) fn retries(self) -> bool {
+        matches!(self, Self::Running | Self::Draining { .. })
+    }
+
+    /// When the phase ends by itself.
+    pub(super) fn deadline(self) -> MonoTime {
+        match self {
+            Self::Running => MonoTime::MAX,
+            Self::Draining { deadline } => deadline,
+            Self::Aborting | Self::Ended => MonoTime::ZERO,
+        }
+    }
+}
+
+impl<C: KafkaClient> Sender<C> {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// Records given up because the time to drain was over.
+    pub(crate) fn aborted_records(&self) -> usize {
+        self.upkeep.aborted_records
+    }
+
+    /// Refuses appends and sends what there is, for `timeout` at most. A later call can only
+    /// shorten the time.
+    pub(super) fn begin_close(&mut self, timeout: Duration, now: MonoTime) {
+        let deadline = now + timeout;
+        self.phase = match self.phase {
+            Phase::Running => Phase::Draining { deadline },
+            Phase::Draining { deadline: earlier } => {
+                Phase::Draining { deadline: earlier.min(deadline) }
+            }
+            ended => ended,
+        };
+        self.accumulator.pool.close();
+        self.accumulator.topics.close();
+        for id in self.all_partitions() {
+            self.look(id, now);
+        }
+    }
+
+    /// From draining to the end.
+    pub(super) fn advance_phase(&mut self, now: MonoTime) {
+        if let Phase::Draining { deadline } = self.phase {
+            if self.is_drained() {
+                self.phase = Phase::Ended;
+            } else if deadline <= now {
+                self.phase = Phase::Aborting;
+            }
+        }
+        if self.phase == Phase::Aborting {
+            self.abort(&DeliveryCause::Closed, now);
+            self.phase = Phase::Ended;
+        }
+    }
+
+    /// Whether no batch is left, queued or under way.
+    fn is_drained(&self) -> bool {
+        self.flights.is_empty()
+            && self.index.ids().all(|id| self.index.partition(id).queue.lock().batches.is_empty())
+    }
+
+    /// Closes all connections; what still came back on the way is settled.
+    pub(crate) fn end(&mut self, now: MonoTime) {
+        self.client.close(now, &mut self.client_events);
+        self.hear_brokers(now);
+        self.accumulator.inbox.close();
+        self.accumulator.pool.trim();
+    }
+
+    /// Fails every batch, those under way too.
+    fn abort(&mut self, cause: &DeliveryCause, now: MonoTime) {
+        for tag in self.flights.tags() {
+            for part in self.flights.parts_mut(tag).into_iter().flatten() {
+                if let Some(batch) = &mut part.batch {
+                    // Its bytes may be in the socket.
+                    batch.maybe_persisted = true;
+                }
+            }
+            let taken: Vec<_> = self
+                .flights
+                .parts_mut(tag)
+                .into_iter()
+                .flatten()
+                .filter_map(|part| Some((part.id, part.batch.take()?)))
+                .collect();
+            for (id, batch) in taken {
+                self.upkeep.aborted_records += batch.record_count() as usize;
+                self.fail(id, batch, cause.clone(), now);
+            }
+        }
+        for id in self.all_partitions() {
+            let batches = std::mem::take(&mut self.index.partition(id).queue.lock().batches);
+            for batch in batches {
+                self.upkeep.aborted_records += batch.record_count() as usize;
+                self.fail(id, batch, cause.clone(), now);
+            }
+        }
+    }
+
+    fn all_partitions(&mut self) -> Vec<PartitionId> {
+        for queue in self.accumulator.topics.queues_from(self.index.len()) {
+            self.index.add(queue);
+        }
+        self.index.ids().collect()
+    }
+
+    /// After a defect of our own: everybody who waits is told, nothing is accepted any more.
+    pub(crate) fn poison(&mut self, reason: &str, now: MonoTime) {
+        self.phase = Phase::Ended;
+        self.metadata.cell().end(Error::Fatal(reason.into()));
+        self.accumulator.pool.close();
+        self.accumulator.topics.close();
+        self.accumulator.inbox.close();
+        self.abort(&DeliveryCause::Fatal(reason.into()), now);
+    }
+}

@@ -1,0 +1,116 @@
+//! A batch that the broker finds too large goes on in parts (KIP-126).
+
+use super::Sender;
+use crate::accumulator::batch::ProducerBatch;
+use crate::accumulator::inbox::PartitionId;
+use crate::client::KafkaClient;
+use crate::completion::{BatchResult, Outcome, SplitPart, WaitListener};
+use crate::error::DeliveryCause;
+use crate::record::RECORD_BATCH_OVERHEAD;
+use crate::record::{RecordBatchBuilder, RecordData};
+use crate::sync::Arc;
+use crate::time::MonoTime;
+
+impl<C: KafkaClient> Sender<C> {
+    /// Puts the batch's records back in line in two or more batches of about half its size. They
+    /// keep their sequences, and their handles follow them.
+    pub(super) fn split(&mut self, id: PartitionId, batch: ProducerBatch, now: MonoTime) {
+        let Some(builders) = halves(&batch.builder) else {
+            // We wrote these bytes ourselves.
+            debug_assert!(false, "a batch of ours can't be read");
+            let cause = DeliveryCause::BadResponse("the batch can't be split".into());
+            return self.give_up(id, batch, cause, now);
+        };
+        let partition = self.index.partition_mut(id);
+        let counts = builders.iter().map(RecordBatchBuilder::count);
+        let stamps = match &batch.stamp {
+            Some(stamp) => partition.sequences.on_split(stamp, counts).map(Some).collect(),
+            None => vec![None; builders.len()],
+        };
+        let mut parts: Vec<ProducerBatch> = Vec::with_capacity(builders.len());
+        for (builder, stamp) in builders.into_iter().zip(stamps) {
+            let listener = Arc::clone(&partition.queue) as Arc<dyn WaitListener>;
+            let (topic, number) = (Arc::clone(&partition.queue.topic), partition.queue.partition);
+            let result = Arc::new(BatchResult::new(topic, number, listener));
+            parts.push(ProducerBatch::part_of(&batch, builder, result, stamp));
+        }
+        let ProducerBatch { builder, result, callbacks, flushes, pooled, .. } = batch;
+        share_out(
+            callbacks,
+            &mut parts,
+            |callback| callback.index,
+            |part, mut callback, first| {
+                callback.index -= first;
+                part.callbacks.push(callback);
+            },
+        );
+        for mut token in flushes {
+            for part in &mut parts {
+                let records = part.record_count() as usize;
+                part.flushes.push(token.split_off(records, part.callbacks.len()));
+            }
+        }
+        let mut first = 0;
+        let outcome: Vec<_> = parts
+            .iter()
+            .map(|part| {
+                let split = SplitPart { first, result: Arc::clone(&part.result) };
+                first += part.record_count();
+                split
+            })
+            .collect();
+        {
+            let mut queue = partition.queue.lock();
+            // The last one first: without stamps each goes to the front.
+            for part in parts.into_iter().rev() {
+                queue.put_back(part);
+            }
+        }
+        if pooled {
+            self.accumulator.pool.release_all(builder.into_segments());
+        }
+        result.complete(Outcome::Split(outcome.into()));
+    }
+}
+
+/// Hands `items`, in the order of their indexes, to the parts that hold them.
+fn share_out<T>(
+    items: Vec<T>,
+    parts: &mut [ProducerBatch],
+    index: impl Fn(&T) -> u32,
+    mut give: impl FnMut(&mut ProducerBatch, T, u32),
+) {
+    let mut items = items.into_iter().peekable();
+    let mut first = 0;
+    for part in parts {
+        let end = first + part.record_count();
+        while let Some(item) = items.next_if(|item| index(item) < end) {
+            give(part, item, first);
+        }
+        first = end;
+    }
+}
+
+/// The records again, in batches of at most half the size, or of one record. The memory is not the
+/// pool's: the sender can't wait for any.
+fn halves(whole: &RecordBatchBuilder) -> Option<Vec<RecordBatchBuilder>> {
+    let size: usize = whole.segments().iter().map(Vec::len).sum();
+    let target = RECORD_BATCH_OVERHEAD + (size - RECORD_BATCH_OVERHEAD) / 2;
+    let mut parts: Vec<RecordBatchBuilder> = Vec::new();
+    for record in whole.records() {
+        let record = record.ok()?;
+        let data = RecordData {
+            key: record.key,
+            value: record.value,
+            headers: &record.headers,
+            timestamp: record.timestamp,
+        };
+        if parts.last_mut().and_then(|part| part.try_append(&data)).is_none() {
+            let capacity = target.max(data.size_alone());
+            let mut part = RecordBatchBuilder::new(Vec::with_capacity(capacity));
+            part.try_append(&data)?;
+            parts.push(part);
+        }
+    }
+    Some(parts)
+}

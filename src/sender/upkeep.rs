@@ -1,0 +1,387 @@
+//! What the sender needs to do its work: metadata and the producer id.
+
+use std::time::Duration;
+
+use super::Sender;
+use super::index::leader_of;
+use crate::accumulator::inbox::PartitionId;
+use crate::client::{
+    ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, VersionError,
+};
+use crate::error::DeliveryCause;
+use crate::metadata::Update;
+use crate::network::OutFrame;
+use crate::protocol::MetadataResponse;
+use crate::protocol::Reader;
+use crate::protocol::{ApiKey, ErrorCode, encode_request};
+use crate::protocol::{InitProducerIdRequest, InitProducerIdResponse};
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::transaction::ProducerIdAndEpoch;
+use crate::types::NodeId;
+
+/// Requests of the sender's own, and what they are for.
+#[derive(Default)]
+pub(super) struct Upkeep {
+    /// The tag of the metadata request under way.
+    metadata_request: Option<u64>,
+    /// The tag of the InitProducerId request under way.
+    id_request: Option<u64>,
+    /// Somebody is to send: a producer id is needed.
+    id_wanted: bool,
+    /// The nodes were handed to the client.
+    started: bool,
+    pub(super) aborted_records: usize,
+}
+
+impl Upkeep {
+    pub(super) fn want_producer_id(&mut self) {
+        self.id_wanted = true;
+    }
+
+    pub(super) fn is_waiting_for(&self, tag: u64) -> bool {
+        self.metadata_request == Some(tag) || self.id_request == Some(tag)
+    }
+}
+
+impl<C: KafkaClient> Sender<C> {
+    /// Asks for metadata and for a producer id where that is due.
+    pub(super) fn keep_up(&mut self, now: MonoTime) {
+        if !self.upkeep.started {
+            self.upkeep.started = true;
+            self.hand_nodes_to_client(now);
+        }
+        if self.metadata.due(now).is_zero() {
+            self.ask_for_metadata(now);
+        }
+        if self.wants_producer_id(now) {
+            self.ask_for_producer_id(now);
+        }
+    }
+
+    /// When upkeep wants the next turn.
+    pub(super) fn upkeep_deadline(&mut self, now: MonoTime) -> MonoTime {
+        let metadata = now + self.metadata.due(now);
+        let id = self.transaction.as_ref().and_then(|t| t.wants_id_at());
+        let id = id.filter(|_| self.upkeep.id_wanted).unwrap_or(MonoTime::MAX);
+        let until = metadata.min(id);
+        if until > now {
+            return until;
+        }
+        // Due already, and no node could take it: when will one?
+        let wait = match self.client.least_loaded_node(now) {
+            Some(node) => self.client.ready_delay(node, now),
+            None => self.nearest_node_delay(now),
+        };
+        now + wait
+    }
+
+    /// How long until some node may be connected to again.
+    fn nearest_node_delay(&self, now: MonoTime) -> Duration {
+        let nodes = self.metadata.cluster().nodes.keys();
+        nodes.map(|node| self.client.ready_delay(*node, now)).min().unwrap_or(Duration::MAX)
+    }
+
+    fn wants_producer_id(&self, now: MonoTime) -> bool {
+        let due = self.transaction.as_ref().and_then(|t| t.wants_id_at());
+        self.upkeep.id_wanted && due.is_some_and(|at| at <= now)
+    }
+
+    fn ask_for_metadata(&mut self, now: MonoTime) {
+        if self.metadata.rebootstrap_due(now) || !self.client.any_node_available(now) {
+            if self.metadata.rebootstrap() {
+                self.log(log::Level::Info, || {
+                    "no known broker can be reached: starting anew from bootstrap.servers".into()
+                });
+                self.hand_nodes_to_client(now);
+            }
+        }
+        let Some(node) = self.client.least_loaded_node(now) else { return };
+        if !self.client.ready(node, now) {
+            return;
+        }
+        let version = match self.client.api_version(node, ApiKey::Metadata) {
+            Ok(version) => version,
+            Err(error) => return self.unusable(node, &error, now),
+        };
+        let request = self.metadata.next_request(now);
+        let tag = self.send_small(node, ApiKey::Metadata, version, now, |out| {
+            request.encode(version, out);
+        });
+        self.upkeep.metadata_request = Some(tag);
+    }
+
+    fn ask_for_producer_id(&mut self, now: MonoTime) {
+        let Some(node) = self.client.least_loaded_node(now) else { return };
+        if !self.client.ready(node, now) {
+            return;
+        }
+        let version = match self.client.api_version(node, ApiKey::InitProducerId) {
+            Ok(version) => version,
+            Err(VersionError::NotReady) => return,
+            Err(VersionError::Unsupported(unsupported)) => {
+                let cause = DeliveryCause::UnsupportedVersion(unsupported.to_string().into());
+                self.on_no_producer_id(&cause, now);
+                return;
+            }
+        };
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: i32::MAX,
+            producer_id: -1,
+            producer_epoch: -1,
+        };
+        let tag = self.send_small(node, ApiKey::InitProducerId, version, now, |out| {
+            request.encode(version, out);
+        });
+        self.upkeep.id_request = Some(tag);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.on_id_requested();
+        }
+    }
+
+    fn send_small(
+        &mut self,
+        node: NodeId,
+        api: ApiKey,
+        version: i16,
+        now: MonoTime,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> u64 {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let correlation_id = self.client.next_correlation_id();
+        let mut head = Vec::new();
+        encode_request(
+            api,
+            version,
+            correlation_id,
+            Some(self.client.client_id()),
+            &mut head,
+            body,
+        );
+        let request = ClientRequest {
+            node,
+            api,
+            version,
+            frame: OutFrame::from_head(head),
+            correlation_id,
+            expects_response: true,
+            timeout: self.config.request_timeout,
+            tag,
+        };
+        self.client.send(request, now);
+        tag
+    }
+
+    /// Takes in an answer to one of our own requests.
+    pub(super) fn hear_upkeep(&mut self, response: ClientResponse, now: MonoTime) {
+        let ClientResponse { node, tag, version, outcome, .. } = response;
+        let bytes = match outcome {
+            Ok(ResponseBody::Bytes(bytes)) => Some(bytes),
+            Ok(ResponseBody::None) | Err(_) => None,
+        };
+        if self.upkeep.metadata_request == Some(tag) {
+            self.upkeep.metadata_request = None;
+            self.hear_metadata(node, version, bytes.as_deref(), now);
+        } else {
+            self.upkeep.id_request = None;
+            self.hear_producer_id(node, version, bytes.as_deref(), now);
+        }
+    }
+
+    fn hear_metadata(&mut self, node: NodeId, version: i16, bytes: Option<&[u8]>, now: MonoTime) {
+        let random = &mut self.random;
+        let mut jitter = |backoff| random.jitter(backoff, JITTER);
+        let Some(bytes) = bytes else {
+            return self.metadata.handle_failure(now, &mut jitter);
+        };
+        let response = match MetadataResponse::decode(&mut Reader::new(bytes), version) {
+            Ok(response) => response,
+            Err(error) => {
+                let text = format!("broker {node} sent metadata that can't be read: {error}");
+                self.metadata.cell().set_trouble(text);
+                self.metadata.handle_failure(now, &mut jitter);
+                self.client.disconnect(node, now);
+                return;
+            }
+        };
+        self.note_used_topics();
+        let random = &mut self.random;
+        let mut jitter = |backoff| random.jitter(backoff, JITTER);
+        let index = &self.index;
+        let pending = |topic: &str| {
+            index.ids().any(|id| {
+                let partition = index.partition(id);
+                *partition.queue.topic == *topic
+                    && (!partition.in_flight.is_empty()
+                        || !partition.queue.lock().batches.is_empty())
+            })
+        };
+        let update = self.metadata.handle_response(&response, version, now, &pending, &mut jitter);
+        match update {
+            Update::Applied => self.on_cluster_changed(now),
+            Update::Refused(reason) => self.log(log::Level::Warn, || reason.to_string()),
+            Update::Rebootstrap => self.hand_nodes_to_client(now),
+        }
+    }
+
+    /// Tells the metadata which topics records went to.
+    fn note_used_topics(&mut self) {
+        for topic in self.accumulator.topics.all() {
+            if topic.partition_count() > 0 {
+                self.metadata.touch(&topic.name, topic.last_used());
+            }
+        }
+    }
+
+    fn hear_producer_id(
+        &mut self,
+        node: NodeId,
+        version: i16,
+        bytes: Option<&[u8]>,
+        now: MonoTime,
+    ) {
+        let response =
+            bytes.and_then(|b| InitProducerIdResponse::decode(&mut Reader::new(b), version).ok());
+        let Some(transaction) = &mut self.transaction else { return };
+        match response {
+            Some(r) if r.error_code.is_none() => {
+                let producer = ProducerIdAndEpoch { id: r.producer_id, epoch: r.producer_epoch };
+                transaction.on_id(producer);
+                self.upkeep.id_wanted = false;
+                for id in self.index.active() {
+                    self.look(id, now);
+                }
+            }
+            Some(r) => {
+                let retriable = r.error_code.is_retriable()
+                    || r.error_code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
+                let cause = DeliveryCause::Broker {
+                    code: r.error_code,
+                    message: r.error_code.message().into(),
+                };
+                self.producer_id_backoff(now);
+                if retriable {
+                    self.log(log::Level::Info, || format!("no producer id yet: {cause}"));
+                } else {
+                    self.on_no_producer_id(&cause, now);
+                }
+            }
+            None => {
+                self.producer_id_backoff(now);
+                if bytes.is_some() {
+                    self.client.disconnect(node, now);
+                }
+            }
+        }
+    }
+
+    fn producer_id_backoff(&mut self, now: MonoTime) {
+        let failures = self.transaction.as_ref().map_or(0, |t| t.failures());
+        let backoff = self.retry_backoff(failures + 1);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.on_id_failed(now, backoff);
+        }
+    }
+
+    /// The cluster gives no producer id: the records that need one fail, and the next ones try
+    /// again. Not fatal: the cluster's configuration may be mended.
+    fn on_no_producer_id(&mut self, cause: &DeliveryCause, now: MonoTime) {
+        self.log(log::Level::Warn, || format!("no producer id: {cause}"));
+        self.upkeep.id_wanted = false;
+        for id in self.index.active() {
+            let mut without = Vec::new();
+            {
+                let mut queue = self.index.partition(id).queue.lock();
+                let stamped = queue.batches.iter().take_while(|b| b.stamp.is_some()).count();
+                without.extend(queue.batches.drain(stamped..));
+            }
+            for mut batch in without {
+                batch.last_cause = Some(cause.clone());
+                self.give_up(id, batch, cause.clone(), now);
+            }
+        }
+    }
+
+    /// The broker can't be asked in any version that we speak.
+    fn unusable(&mut self, node: NodeId, error: &VersionError, now: MonoTime) {
+        if let VersionError::Unsupported(unsupported) = error {
+            self.metadata.cell().set_trouble(unsupported.to_string());
+            let random = &mut self.random;
+            let mut jitter = |backoff| random.jitter(backoff, JITTER);
+            self.metadata.handle_failure(now, &mut jitter);
+            self.client.disconnect(node, now);
+        }
+    }
+
+    pub(super) fn hear_disconnect(
+        &mut self,
+        node: NodeId,
+        while_connecting: bool,
+        reason: &str,
+        now: MonoTime,
+    ) {
+        self.log(log::Level::Info, || format!("disconnected from broker {node}: {reason}"));
+        if while_connecting {
+            self.metadata.cell().set_trouble(reason);
+        }
+        // A leader that went away may have been replaced.
+        let leads = self.metadata.cluster().nodes.contains_key(&node);
+        if leads && !self.metadata.cluster().bootstrap {
+            self.metadata.request_update();
+        }
+        let _ = now;
+    }
+
+    fn hand_nodes_to_client(&mut self, now: MonoTime) {
+        let nodes = self.metadata.cluster().nodes.values();
+        let addresses =
+            nodes.map(|n| NodeAddress { id: n.id, host: Arc::clone(&n.host), port: n.port });
+        self.client.set_nodes(addresses.collect(), now);
+    }
+
+    /// A new snapshot: nodes, partition counts and leaders may have changed.
+    pub(super) fn on_cluster_changed(&mut self, now: MonoTime) {
+        self.hand_nodes_to_client(now);
+        let cluster = Arc::clone(self.metadata.cluster());
+        for topic in self.accumulator.topics.all() {
+            match cluster.topic(&topic.name) {
+                Some(known) => {
+                    let count = u32::try_from(known.partition_count()).unwrap_or(0);
+                    topic.update(count, known.available.as_slice().into());
+                }
+                None => topic.update(0, Arc::new([])),
+            }
+        }
+        let moved: Vec<PartitionId> = self
+            .index
+            .ids()
+            .filter(|id| {
+                let partition = self.index.partition(*id);
+                let (leader, epoch) = leader_of(&cluster, &partition.queue);
+                (leader, epoch) != (partition.leader, partition.leader_epoch)
+            })
+            .collect();
+        for id in moved {
+            let (leader, epoch) = leader_of(&cluster, &self.index.partition(id).queue);
+            self.index.set_leader(id, leader, epoch);
+            self.look(id, now);
+        }
+        if self.upkeep.id_wanted {
+            return;
+        }
+        self.upkeep.id_wanted = self.index.len() > 0
+            && self.transaction.as_ref().is_some_and(|t| t.producer().is_none());
+    }
+
+    /// `retry.backoff.ms` doubled for each attempt but the first, up to its bound, with jitter.
+    pub(super) fn retry_backoff(&mut self, attempts: u32) -> Duration {
+        let doubled = attempts.saturating_sub(1).min(31);
+        let backoff = self.config.retry_backoff.saturating_mul(1 << doubled);
+        self.random.jitter(backoff.min(self.config.retry_backoff_max), JITTER)
+    }
+}
+
+/// Backoffs vary by a fifth, so that clients that failed together don't come back together.
+pub(super) const JITTER: f64 = 0.2;
