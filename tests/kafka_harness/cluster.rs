@@ -231,6 +231,21 @@ impl Cluster {
         broker.wait_until_it_lists(live).unwrap_or_else(|log| panic!("Kafka: {log}"));
     }
 
+    /// Resumes brokers that are paused and starts those that are down.
+    pub fn mend(&self) {
+        for broker in &self.brokers {
+            if broker.is_running() {
+                broker.signal(Signal::SIGCONT);
+            } else {
+                broker.start(self.kafka);
+            }
+        }
+        for broker in &self.brokers {
+            let up = broker.wait_until_it_lists(self.brokers.len());
+            up.unwrap_or_else(|log| panic!("Kafka: {log}"));
+        }
+    }
+
     fn broker(&self, id: i32) -> &Broker {
         self.brokers.iter().find(|b| b.id == id).unwrap_or_else(|| panic!("no broker {id}"))
     }

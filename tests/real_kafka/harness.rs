@@ -1,13 +1,7 @@
-//! Real Kafka brokers, and Kafka's own tools as the witness of what was written.
-//!
-//! First the harness itself is proven, with Kafka's own producer; see `kafka_harness` for what it
-//! needs and for the environment variables that skip or require these tests.
+//! The harness itself, proven with Kafka's own producer before ours relies on it.
 
-#![cfg(unix)]
-
-mod kafka_harness;
-
-use kafka_harness::{Cluster, ConsumedRecord, TimestampType};
+use crate::kafka_harness::{Cluster, ConsumedRecord, TimestampType};
+use crate::support::{one_broker, three_brokers};
 
 const CONSOLE_PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
 
@@ -32,7 +26,7 @@ fn values(records: &[ConsumedRecord]) -> Vec<&str> {
 #[test]
 fn harness_reads_back_what_the_console_producer_wrote() {
     let test = "harness_reads_back_what_the_console_producer_wrote";
-    let Some(cluster) = Cluster::start_or_skip(test, 1, &[]) else { return };
+    let Some(cluster) = one_broker(test) else { return };
     cluster.create_topic("exact", 1, 1, &[]);
     let lines = "a:1,b:2,a:<null>,c:\tkey\tvalue\n\
         <null>\t<null>\tno key, größer\n\
@@ -82,7 +76,7 @@ fn harness_reads_back_what_the_console_producer_wrote() {
 #[test]
 fn harness_kills_pauses_and_restarts_brokers() {
     let test = "harness_kills_pauses_and_restarts_brokers";
-    let Some(cluster) = Cluster::start_or_skip(test, 3, &[]) else { return };
+    let Some(cluster) = three_brokers(test) else { return };
     cluster.create_topic("kept", 1, 3, &[("min.insync.replicas", "2")]);
     cluster.wait_in_sync("kept", 3);
     produce(&cluster, "kept", "<null>\t<null>\t1\n");

@@ -1,0 +1,21 @@
+//! Real Kafka brokers, and Kafka's own tools as the witness of what was written.
+//!
+//! - `harness`: the harness itself, proven with Kafka's own producer
+//! - `contents`: records of every shape, every acks value, many threads; read back one by one
+//! - `refusals`: what brokers refuse, and what the producer tells of it
+//! - `failures`: brokers that die, come back or stand still in mid-stream
+//! - `examples`: the example programs, with Kafka's tools looking at what they wrote
+//! - `support`: the two clusters that the tests share, and how logs are compared
+//!
+//! `kafka_harness` says what these tests need and which environment variables skip or require them.
+
+#![cfg(unix)]
+
+#[path = "../kafka_harness/mod.rs"]
+mod kafka_harness;
+
+mod contents;
+mod failures;
+mod harness;
+mod refusals;
+mod support;

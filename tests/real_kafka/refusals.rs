@@ -1,0 +1,1 @@
+//! What brokers refuse, and what the producer tells of it.
