@@ -256,7 +256,10 @@ fn time_outs_are_kept(cluster: &Cluster, outage: Outage, topic: &str) {
     let waited = within(SHORT, "wait", || sent[0].1.wait_timeout(SHORT));
     assert!(matches!(waited, Err(Error::WaitTimeout)), "{waited:?}");
     let flushed = within(SHORT, "flush", || closed.flush(SHORT));
-    assert!(matches!(flushed, Err(Error::FlushTimeout { records: 200, callbacks: 0 })), "{flushed:?}");
+    assert!(
+        matches!(flushed, Err(Error::FlushTimeout { records: 200, callbacks: 0 })),
+        "{flushed:?}"
+    );
     let unknown = within(SHORT, "send", || closed.send(ProducerRecord::new("another-topic", "x")));
     assert!(matches!(unknown, Err(Error::MetadataTimeout { .. })), "{unknown:?}");
     let report = within(SHORT, "close", || closed.close(SHORT));
