@@ -294,6 +294,7 @@ impl QueueState {
 }
 
 /// A length as handles keep it: -1 for null.
+#[inline]
 fn size_of_option(bytes: Option<&[u8]>) -> i32 {
     bytes.map_or(-1, |b| i32::try_from(b.len()).unwrap_or(i32::MAX))
 }

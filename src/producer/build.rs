@@ -159,6 +159,7 @@ fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> 
         partitioner: parts.partitioner.clone(),
         max_block: config.max_block,
         max_request_size: config.max_request_size,
+        max_size: config.max_request_size.min(memory),
         close_on_drop_timeout: config.close_on_drop_timeout,
         clock,
         process,

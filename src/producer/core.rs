@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(super) partitioner: Option<Arc<dyn Partitioner>>,
     pub(super) max_block: Duration,
     pub(super) max_request_size: usize,
+    /// The smaller of `max.request.size` and `buffer.memory`.
+    pub(super) max_size: usize,
     pub(super) close_on_drop_timeout: Duration,
     pub(super) clock: Clock,
     pub(super) process: Process,
@@ -122,6 +124,16 @@ impl Core {
 
     #[inline]
     fn check_size(&self, record: &RecordParts<'_>) -> Result<(), Error> {
+        // More than all overhead of a record without headers.
+        const OVERHEAD: usize = 128;
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        if bytes + OVERHEAD <= self.max_size && record.headers.is_empty() {
+            return Ok(());
+        }
+        self.check_exact_size(record)
+    }
+
+    fn check_exact_size(&self, record: &RecordParts<'_>) -> Result<(), Error> {
         let (key, value) = (record.key.map(<[u8]>::len), record.value.map(<[u8]>::len));
         let size = estimate_size_upper_bound(key, value, record.headers.as_slice());
         let too_large = |limit, setting| Err(Error::RecordTooLarge { size, limit, setting });

@@ -34,8 +34,8 @@ impl RecordData<'_> {
 pub struct RecordBatchBuilder {
     /// The batch's bytes. The first segment begins with the header; a record lies wholly in one.
     segments: Vec<Vec<u8>>,
-    /// Bytes in all segments but the last.
-    full: usize,
+    /// Bytes in all segments, also while they are moved out.
+    size: usize,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -52,7 +52,7 @@ impl RecordBatchBuilder {
         first_segment.extend_from_slice(&[0; RECORD_BATCH_OVERHEAD]);
         Self {
             segments: vec![first_segment],
-            full: 0,
+            size: RECORD_BATCH_OVERHEAD,
             count: 0,
             base_timestamp: -1,
             max_timestamp: -1,
@@ -68,10 +68,10 @@ impl RecordBatchBuilder {
         let index = self.count;
         let delta = self.timestamp_delta(record.timestamp);
         let segment = self.segments.last_mut()?;
-        if !append_fast(segment, record, delta, index) && !append_any(segment, record, delta, index)
-        {
-            return None;
-        }
+        self.size += match append_fast(segment, record, delta, index) {
+            Some(size) => size,
+            None => append_any(segment, record, delta, index)?,
+        };
         if index == 0 {
             (self.base_timestamp, self.max_timestamp) = (record.timestamp, record.timestamp);
         } else {
@@ -97,13 +97,13 @@ impl RecordBatchBuilder {
     pub fn add_segment(&mut self, mut segment: Vec<u8>) {
         debug_assert!(self.records_crc.is_none(), "the batch is sealed");
         segment.clear();
-        self.full = self.size();
         self.segments.push(segment);
     }
 
     /// The batch's bytes so far, the header included.
+    #[inline]
     pub fn size(&self) -> usize {
-        self.full + self.segments.last().map_or(0, Vec::len)
+        self.size
     }
 
     /// The bytes that the last segment has left.
@@ -254,47 +254,67 @@ fn length_or_null(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |bytes| bytes.len() as i64)
 }
 
-/// Room for all that stands before a record's key, or before its value if the key is null: at most
-/// 5 bytes of length, 1 of attributes, 10 of timestamp, 5 of offset, 5 + 1 of key and value length.
-const PREFIX: usize = 32;
-
-/// The fast way for a record without headers, into a segment that is not nearly full. Otherwise
-/// writes nothing and gives false.
+/// The fast way for a record without headers whose numbers are short, into a segment that is not
+/// nearly full. Gives the bytes written, or writes nothing.
 #[inline(always)]
-fn append_fast(segment: &mut Vec<u8>, record: &RecordData<'_>, delta: i64, index: u32) -> bool {
-    let body = body_size(record, delta, index);
-    // Twice, since bytes after the prefix and after the key are written and taken back.
-    if !record.headers.is_empty() || segment.capacity() - segment.len() < body + 2 * PREFIX {
-        return false;
+fn append_fast(
+    segment: &mut Vec<u8>,
+    record: &RecordData<'_>,
+    delta: i64,
+    index: u32,
+) -> Option<usize> {
+    // Of the bytes that are stored only to be taken back, and of the record's length.
+    const SLACK: usize = 16;
+    let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+    let key_len = varint::zigzag(length_or_null(record.key));
+    let value_len = varint::zigzag(length_or_null(record.value));
+    let (delta, index) = (varint::zigzag(delta), u64::from(index) << 1);
+    if (key_len | value_len | delta | index) > varint::SHORT_MAX || !record.headers.is_empty() {
+        return None;
     }
-    varint::append_in_place(segment, |prefix: &mut [u8; PREFIX]| {
-        // One byte of attributes stays zero.
-        let at = varint::put(body as i64, prefix, 0) + 1;
-        let at = varint::put(delta, prefix, at);
-        let at = varint::put(index.into(), prefix, at);
-        let at = varint::put(length_or_null(record.key), prefix, at);
-        match record.key {
-            Some(_) => at,
-            None => varint::put(length_or_null(record.value), prefix, at),
-        }
-    });
-    if let Some(key) = record.key {
+    let (delta, delta_size) = varint::short(delta);
+    let (index, index_size) = varint::short(index);
+    let (key_len, key_len_size) = varint::short(key_len);
+    let (value_len, value_len_size) = varint::short(value_len);
+    let sizes = 2 + delta_size + index_size + key_len_size + value_len_size;
+    let body = sizes as usize + key.len() + value.len();
+    if body as u64 > varint::SHORT_MAX / 2 || segment.capacity() - segment.len() < body + SLACK {
+        return None;
+    }
+    let (length, length_size) = varint::short((body as u64) << 1);
+    // One byte of attributes, zero, between the two.
+    let first = length | delta << (8 * (length_size + 1));
+    varint::append_bits(first, length_size + 1 + delta_size, segment);
+    let second = index | key_len << (8 * index_size);
+    if record.key.is_none() {
+        let third_at = index_size + key_len_size;
+        varint::append_bits(
+            second | value_len << (8 * third_at),
+            third_at + value_len_size,
+            segment,
+        );
+    } else {
+        varint::append_bits(second, index_size + key_len_size, segment);
         segment.extend_from_slice(key);
-        varint::append_in_place(segment, |bytes: &mut [u8; 8]| {
-            varint::put(length_or_null(record.value), bytes, 0)
-        });
+        varint::append_bits(value_len, value_len_size, segment);
     }
-    segment.extend_from_slice(record.value.unwrap_or_default());
+    segment.extend_from_slice(value);
     segment.push(0);
-    true
+    Some(length_size as usize + body)
 }
 
-/// The way for all records. Writes nothing and gives false if there is no room.
+/// The way for all records. Gives the bytes written, or writes nothing if there is no room.
 #[inline(never)]
-fn append_any(segment: &mut Vec<u8>, record: &RecordData<'_>, delta: i64, index: u32) -> bool {
+fn append_any(
+    segment: &mut Vec<u8>,
+    record: &RecordData<'_>,
+    delta: i64,
+    index: u32,
+) -> Option<usize> {
     let body = body_size(record, delta, index);
-    if varint::length_size(body) + body > segment.capacity() - segment.len() {
-        return false;
+    let size = varint::length_size(body) + body;
+    if size > segment.capacity() - segment.len() {
+        return None;
     }
     varint::write(body as i64, segment);
     segment.push(0);
@@ -305,7 +325,7 @@ fn append_any(segment: &mut Vec<u8>, record: &RecordData<'_>, delta: i64, index:
         segment.extend_from_slice(bytes.unwrap_or_default());
     }
     push_headers(segment, record.headers);
-    true
+    Some(size)
 }
 
 fn push_headers(segment: &mut Vec<u8>, headers: &[Header<'_>]) {

@@ -42,36 +42,32 @@ pub fn write(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
-/// Appends fixed-size `N` bytes of zeros, lets `fill` write over them in place, and keeps as many
-/// as it says. `N` bytes are stores without a call, and bytes that are written where they stay are
-/// not waited for, as they are when an array on the stack is filled and then copied.
+/// A number of at most three bytes, as a little-endian integer, and how many bytes it has. Larger
+/// ones than `SHORT_MAX` (after [`zigzag`]) don't fit.
 #[inline(always)]
-pub fn append_in_place<const N: usize>(
-    out: &mut Vec<u8>,
-    fill: impl FnOnce(&mut [u8; N]) -> usize,
-) {
-    let start = out.len();
-    out.extend_from_slice(&[0; N]);
-    if let Some(bytes) = out.last_chunk_mut() {
-        let kept = fill(bytes);
-        debug_assert!(kept <= N);
-        out.truncate(start + kept);
+pub fn short(zigzagged: u64) -> (u64, u32) {
+    debug_assert!(zigzagged <= SHORT_MAX);
+    let z = zigzagged;
+    if z < 0x80 {
+        (z, 1)
+    } else if z < 0x4000 {
+        (z & 0x7f | 0x80 | (z & 0x3f80) << 1, 2)
+    } else {
+        (z & 0x7f | 0x8080 | (z & 0x3f80) << 1 | (z & 0x1f_c000) << 2, 3)
     }
 }
 
-/// Writes a number into `out` from `at` on; gives the position after it. `N` is a power of two and
-/// large enough for all that the caller puts in: positions wrap instead of being checked.
+/// What three bytes can hold.
+pub const SHORT_MAX: u64 = (1 << 21) - 1;
+
+/// Appends the low `len` bytes of `bits`. Eight bytes are stored, without a call, and those too
+/// many are taken back: the caller has made sure that there is room.
 #[inline(always)]
-pub fn put<const N: usize>(value: i64, out: &mut [u8; N], mut at: usize) -> usize {
-    debug_assert!(N.is_power_of_two() && at + size(value) <= N);
-    let mut rest = zigzag(value);
-    while rest >= 0x80 {
-        out[at & (N - 1)] = rest as u8 | 0x80;
-        rest >>= 7;
-        at += 1;
-    }
-    out[at & (N - 1)] = rest as u8;
-    at + 1
+pub fn append_bits(bits: u64, len: u32, out: &mut Vec<u8>) {
+    debug_assert!(len <= 8 && out.capacity() - out.len() >= 8);
+    let end = out.len() + len as usize;
+    out.extend_from_slice(&bits.to_le_bytes());
+    out.truncate(end);
 }
 
 /// Takes a 64-bit number off the front of `bytes`. `None` if the bytes end within it or it has
@@ -158,19 +154,6 @@ mod tests {
             prop_assert_eq!(take_long(&mut rest), Some(value));
             prop_assert!(rest.is_empty());
             prop_assert_eq!(take(&mut &bytes[..]), i32::try_from(value).ok());
-        }
-
-        #[test]
-        fn numbers_put_in_place_are_those_written_one_by_one(
-            values in [any_magnitude(), any_magnitude(), any_magnitude()],
-        ) {
-            let mut expected = vec![9];
-            values.iter().for_each(|value| write(*value, &mut expected));
-            let mut out = vec![9];
-            append_in_place(&mut out, |bytes: &mut [u8; 32]| {
-                values.iter().fold(0, |at, value| put(*value, bytes, at))
-            });
-            prop_assert_eq!(out, expected);
         }
     }
 }
