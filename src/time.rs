@@ -55,7 +55,10 @@ impl fmt::Debug for MonoTime {
 /// Monotonic and wall time; real, or moved by hand in tests.
 #[derive(Clone, Debug)]
 pub(crate) enum Clock {
-    System { start: Instant },
+    System {
+        start: Instant,
+    },
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests move time by hand"))]
     Manual(Arc<ManualClock>),
 }
 
@@ -138,6 +141,16 @@ mod tests {
         assert_eq!(b.since(a), Duration::from_nanos(4));
         assert_eq!(MonoTime::MAX + Duration::from_secs(1), MonoTime::MAX);
         assert_eq!(a - Duration::from_secs(1), MonoTime::ZERO);
+    }
+
+    #[test]
+    fn a_manual_clock_moves_when_told_to() {
+        let manual = ManualClock::new();
+        let clock = Clock::Manual(Arc::clone(&manual));
+        manual.advance(Duration::from_millis(1500));
+        assert_eq!(clock.now(), MonoTime::ZERO + Duration::from_millis(1500));
+        assert_eq!(clock.wall_millis(), ManualClock::WALL_START + 1500);
+        assert_eq!(clock.coarse_wall_millis(), clock.wall_millis());
     }
 
     #[test]

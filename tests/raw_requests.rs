@@ -6,7 +6,7 @@
 
 #![cfg(unix)]
 
-#[allow(dead_code)] // a part of it is used here
+#[allow(dead_code, unused_imports)] // a part of it is used here
 mod kafka_harness;
 mod raw;
 

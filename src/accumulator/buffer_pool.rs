@@ -86,7 +86,7 @@ impl BufferPool {
     }
 
     /// The bytes that could be handed out now, the free list's included.
-    #[cfg_attr(not(test), allow(dead_code))]
+    #[cfg(test)]
     pub(crate) fn available(&self) -> usize {
         let state = self.state.lock();
         state.unallocated + state.free.len() * self.poolable
@@ -121,6 +121,7 @@ impl BufferPool {
     }
 
     /// Memory only if no thread has to wait for it.
+    #[cfg(test)]
     pub(crate) fn try_allocate(&self, size: usize) -> Result<Vec<u8>, PoolError> {
         match self.begin(size)? {
             Allocation::Granted(memory) => Ok(memory),

@@ -171,7 +171,7 @@ impl Topic {
 
     /// Chooses anew unless another thread has done so since `previous` was read.
     pub(crate) fn move_sticky(&self, previous: u32) -> u32 {
-        self.next_sticky(previous.cast_signed())
+        self.next_sticky(previous as i32)
     }
 
     #[cold]
@@ -180,7 +180,7 @@ impl Topic {
         let count = self.partition_count().max(1);
         let draw = self.draw();
         let next = if available.is_empty() {
-            (draw % count).cast_signed()
+            (draw % count) as i32
         } else {
             // Any but the one that just had its share, if there is another.
             let others = available.iter().filter(|p| **p != previous).count().max(1);
@@ -233,7 +233,7 @@ impl Registry {
         let queue = Arc::new(PartitionQueue::new(
             id,
             Arc::clone(topic),
-            partition.cast_signed(),
+            partition as i32,
             Arc::clone(&self.inbox),
             self.limits,
         ));

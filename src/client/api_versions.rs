@@ -101,6 +101,7 @@ impl FinalizedFeatures {
         self.levels = features.map(|f| (Arc::clone(&f.name), f.max_version_level)).collect();
     }
 
+    #[allow(dead_code, reason = "transactions will ask (KIP-890)")]
     pub(super) fn level(&self, name: &str) -> Option<i16> {
         self.levels.get(name).copied()
     }

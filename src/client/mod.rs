@@ -26,8 +26,11 @@ use crate::time::MonoTime;
 use crate::types::NodeId;
 
 pub(crate) use network_client::NetworkClient;
-pub(crate) use request::request_frame;
-pub(crate) use resolver::{Resolved, Resolver, ResolverThread, ThreadResolver};
+#[cfg(test)]
+use request::request_frame;
+pub(crate) use resolver::ThreadResolver;
+#[cfg(test)]
+use resolver::{Resolved, Resolver};
 
 /// What the client needs to know of the producer's configuration.
 #[derive(Clone, Debug)]
@@ -96,11 +99,15 @@ pub(crate) enum ClientEvent {
         reason: String,
     },
     /// A connection is ready, its API versions known.
-    Connected { node: NodeId },
+    Connected {
+        #[cfg_attr(not(test), allow(dead_code, reason = "for logs and tests"))]
+        node: NodeId,
+    },
 }
 
 /// A request's end.
 #[derive(Debug)]
+#[allow(dead_code, reason = "api and created_at serve logs and latency")]
 pub(crate) struct ClientResponse {
     pub(crate) node: NodeId,
     pub(crate) tag: u64,
@@ -191,12 +198,21 @@ pub(crate) trait KafkaClient {
     fn ready_delay(&self, node: NodeId, now: MonoTime) -> Duration;
 
     /// Whether the last attempt to reach `node` failed and no new one has begun.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "a partitioner that avoids brokers out of reach will ask")
+    )]
     fn connection_failed(&self, node: NodeId) -> bool;
 
     /// The caller's requests to `node` that have not ended.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "a partitioner that avoids slow brokers will ask")
+    )]
     fn in_flight_count(&self, node: NodeId) -> usize;
 
     /// The caller's requests that have not ended.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for metrics"))]
     fn in_flight_total(&self) -> usize;
 
     /// The node for a request that any broker can answer: a ready one with the fewest in flight,
@@ -212,6 +228,7 @@ pub(crate) trait KafkaClient {
     fn api_version(&self, node: NodeId, api: ApiKey) -> Result<i16, VersionError>;
 
     /// The level of a feature that the cluster has finalized, by the newest answer of any broker.
+    #[allow(dead_code, reason = "transactions will ask (KIP-890)")]
     fn finalized_feature(&self, name: &str) -> Option<i16>;
 
     /// A fresh correlation id for a request's header.

@@ -167,7 +167,9 @@ fn several_lanes_run_at_once_on_several_threads() {
     let meet = Arc::new(Barrier::new(3));
     for _ in 0..3 {
         let meet = meet.clone();
-        let wait = callback(move || drop(meet.wait()));
+        let wait = callback(move || {
+            meet.wait();
+        });
         submit(&executor, &Arc::new(Lane::new()), vec![wait]);
     }
     assert_eq!(executor.close(LONG), all_done(), "all three met");
@@ -318,7 +320,9 @@ fn close_runs_what_was_submitted_before() {
         let ran = Arc::new(AtomicUsize::new(0));
         for _ in 0..10 {
             let ran = ran.clone();
-            let count = callback(move || drop(ran.fetch_add(1, Ordering::SeqCst)));
+            let count = callback(move || {
+                ran.fetch_add(1, Ordering::SeqCst);
+            });
             submit(&executor, &Arc::new(Lane::new()), vec![count]);
         }
         assert_eq!(executor.close(LONG), all_done());

@@ -191,7 +191,7 @@ mod tests {
             });
             let droppers = tokens.map(|token| thread::spawn(move || drop(token)));
             assert!(waiter.join().unwrap().is_ok());
-            droppers.map(|dropper| dropper.join().unwrap());
+            droppers.into_iter().for_each(|dropper| dropper.join().unwrap());
         }
     }
 }

@@ -84,6 +84,7 @@ impl Slots {
     }
 
     /// How many slots are taken.
+    #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }

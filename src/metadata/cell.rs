@@ -77,23 +77,27 @@ impl MetadataCell {
     }
 
     /// The current snapshot.
+    #[cfg(test)]
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
         Arc::clone(&self.shared.lock().cluster)
     }
 
     /// Counts publications: while it stays the same, a snapshot read after it is current.
+    #[cfg(test)]
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
     /// Has the sender keep this topic up to date. Says whether it is new, so that the sender is to
     /// be woken.
+    #[cfg(test)]
     pub(crate) fn add_topic(&self, name: &str) -> bool {
         let mut shared = self.shared.lock();
         if shared.tracked.contains(name) { false } else { shared.ask(&name.into()) }
     }
 
     /// Asks for a refresh of all topics. Says whether the sender is to be woken.
+    #[cfg(test)]
     pub(crate) fn request_update(&self) -> bool {
         !mem::replace(&mut self.shared.lock().refresh, true)
     }
@@ -129,6 +133,7 @@ impl MetadataCell {
     }
 
     /// Fails all calls that wait now. Later ones try again.
+    #[cfg(test)]
     pub(crate) fn fail_waiting(&self, error: Error) {
         let mut shared = self.shared.lock();
         let count = shared.failures();

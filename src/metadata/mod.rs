@@ -13,8 +13,7 @@ mod wait; // a user thread's waits
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::cell::{MetadataCell, Refusal};
-pub(crate) use self::schedule::Jitter;
-pub(crate) use self::snapshot::{Cluster, Node, PartitionMetadata, TopicMetadata};
+pub(crate) use self::cell::MetadataCell;
+pub(crate) use self::snapshot::{Cluster, PartitionMetadata, TopicMetadata};
 pub(crate) use self::updates::{LeaderChange, Metadata, MetadataSettings, Update};
-pub(crate) use self::wait::{ReadyWait, TopicWait, Wait};
+pub(crate) use self::wait::{ReadyWait, TopicWait};

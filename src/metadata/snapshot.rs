@@ -115,6 +115,7 @@ impl Cluster {
     }
 
     /// The node that leads this partition, if topic, partition and leader are known.
+    #[cfg(test)]
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<&Node> {
         self.nodes.get(&self.topic(topic)?.partition(partition)?.leader?)
     }

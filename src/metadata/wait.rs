@@ -66,15 +66,16 @@ impl TopicWait {
     }
 
     /// Decides; asks for the topic at the start and after each publication that did not bring it.
+    #[cfg(test)]
     pub(crate) fn poll(&mut self, cell: &MetadataCell, now: MonoTime) -> Wait<Arc<TopicMetadata>> {
         self.decide(&mut cell.shared.lock(), now)
     }
 
-    /// Loops [`TopicWait::poll`] until it ends. `wake` is called without any lock held.
+    /// Decides, and waits for news, until it ends. `wake` is called without any lock held.
     ///
     /// # Errors
-    /// `MetadataTimeout`, `InvalidTopic`, `Authorization`, `Closed`, `Fatal`, or what was given to
-    /// [`MetadataCell::fail_waiting`].
+    /// `MetadataTimeout`, `InvalidTopic`, `Authorization`, `Closed`, `Fatal`, or what the
+    /// sender failed all waits with.
     pub(crate) fn wait(
         &mut self,
         cell: &MetadataCell,
@@ -139,11 +140,12 @@ impl ReadyWait {
     }
 
     /// Decides.
+    #[cfg(test)]
     pub(crate) fn poll(&mut self, cell: &MetadataCell, now: MonoTime) -> Wait<()> {
         self.decide(&cell.shared.lock(), now)
     }
 
-    /// Loops [`ReadyWait::poll`] until it ends.
+    /// Decides, and waits for news, until it ends.
     ///
     /// # Errors
     /// As [`TopicWait::wait`], without those of a topic.

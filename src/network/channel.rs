@@ -33,6 +33,7 @@ pub(crate) enum ChannelState {
     /// Any request may be sent.
     Ready,
     /// The client proves anew who it is (KIP-368); queued frames wait.
+    #[cfg_attr(not(test), allow(dead_code, reason = "SASL will need it"))]
     Reauthenticating,
 }
 
@@ -110,6 +111,7 @@ impl KafkaChannel {
         self.writable |= writable;
     }
 
+    #[cfg(test)]
     pub(super) fn set_muted(&mut self, muted: bool) {
         self.muted = muted;
     }

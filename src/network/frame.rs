@@ -42,6 +42,7 @@ impl OutFrame {
     }
 
     /// The bytes that the whole frame puts on a socket.
+    #[cfg(test)]
     pub(crate) fn total_len(&self) -> usize {
         self.head.len() + self.segments.iter().map(Vec::len).sum::<usize>()
     }

@@ -227,6 +227,7 @@ impl<N: Net> Selector<N> {
     }
 
     /// While muted, a connection isn't read from.
+    #[cfg(test)]
     pub(crate) fn set_muted(&mut self, id: ConnectionId, muted: bool) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.set_muted(muted);

@@ -182,7 +182,7 @@ fn client_id(config: &ProducerConfig) -> String {
 
 /// Producers that start together are not to back off together.
 fn seed(clock: &Clock, process: Process) -> u64 {
-    clock.wall_millis().cast_unsigned() ^ (u64::from(process.id()) << 44)
+    (clock.wall_millis() as u64) ^ (u64::from(process.id()) << 44)
 }
 
 fn sender_config(config: &ProducerConfig) -> SenderConfig {

@@ -170,13 +170,13 @@ impl Core {
         let count = topic.partition_count();
         let known = match explicit {
             None => count > 0,
-            Some(partition) => partition.cast_unsigned() < count,
+            Some(partition) => (partition as u32) < count,
         };
         if !known {
             self.find_topic(&topic.name, explicit, patience)?;
         }
         match explicit {
-            Some(partition) => Ok((partition.cast_unsigned(), false)),
+            Some(partition) => Ok((partition as u32, false)),
             None if self.partitioner.is_none() && self.rules.is_sticky(record.key) => {
                 Ok((topic.sticky_partition(), true))
             }
@@ -190,7 +190,7 @@ impl Core {
         record: &RecordParts<'_>,
     ) -> Result<(u32, bool), Error> {
         let available = topic.available();
-        let count = topic.partition_count().max(1).cast_signed();
+        let count = topic.partition_count().max(1) as i32;
         let view = ClusterView::new(count, &available);
         let choice = match &self.partitioner {
             Some(partitioner) => {
@@ -206,7 +206,7 @@ impl Core {
             None => self.rules.choose(record.key, &view, || topic.draw(), || topic.next_turn()),
         };
         match choice {
-            Choice::Partition(partition) => Ok((partition.cast_unsigned(), false)),
+            Choice::Partition(partition) => Ok((partition as u32, false)),
             Choice::Sticky => Ok((topic.sticky_partition(), true)),
         }
     }

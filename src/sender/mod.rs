@@ -250,7 +250,7 @@ impl<C: KafkaClient> Sender<C> {
         now: MonoTime,
     ) -> Error {
         let queue = &self.index.partition(id).queue;
-        Error::Delivery(std::sync::Arc::new(DeliveryError {
+        Error::Delivery(Arc::new(DeliveryError {
             topic_partition: TopicPartition {
                 topic: Arc::clone(&queue.topic),
                 partition: queue.partition,

@@ -196,8 +196,7 @@ impl<C: KafkaClient> Sender<C> {
 
     /// The connection was lost since it was asked for, or speaks no version that we do.
     fn cannot_send(&mut self, error: &VersionError, drained: &mut Vec<Drained>, now: MonoTime) {
-        let drained: Vec<_> = drained.drain(..).collect();
-        for Drained { id, batch, .. } in drained {
+        for Drained { id, batch, .. } in std::mem::take(drained) {
             match error {
                 VersionError::NotReady => {
                     self.index.partition(id).queue.lock().put_back(batch);

@@ -88,13 +88,13 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     fn ask_for_metadata(&mut self, now: MonoTime) {
-        if self.metadata.rebootstrap_due(now) || !self.client.any_node_available(now) {
-            if self.metadata.rebootstrap() {
-                self.log(log::Level::Info, || {
-                    "no known broker can be reached: starting anew from bootstrap.servers".into()
-                });
-                self.hand_nodes_to_client(now);
-            }
+        let out_of_reach =
+            self.metadata.rebootstrap_due(now) || !self.client.any_node_available(now);
+        if out_of_reach && self.metadata.rebootstrap() {
+            self.log(log::Level::Info, || {
+                "no known broker can be reached: starting anew from bootstrap.servers".into()
+            });
+            self.hand_nodes_to_client(now);
         }
         let Some(node) = self.client.least_loaded_node(now) else { return };
         if !self.client.ready(node, now) {

@@ -152,7 +152,7 @@ fn every_stage_of_the_set_up_is_bounded_and_the_bound_grows() {
 fn the_backoff_grows_with_each_failure_and_starts_anew_after_success() {
     let mut b = Bench::new(1);
     b.net.dial(host_address(0), Dial::Refuse);
-    let mut fail = |b: &mut Bench, nominal: f64| {
+    let fail = |b: &mut Bench, nominal: f64| {
         assert!(!b.ready(NODE));
         assert_eq!(told(&b.poll()), ["failed 0"]);
         let delay = b.client.ready_delay(NODE, b.now);

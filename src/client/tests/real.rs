@@ -86,7 +86,7 @@ fn the_real_network_and_resolver_carry_requests_and_answers() {
     }
     for (event, batch) in wait_for(&mut client, &mut now, 3).into_iter().zip(sent) {
         let ClientEvent::Response(response) = event else { panic!("{event:?}") };
-        assert_eq!(response.frame.segments, [batch.clone()]);
+        assert_eq!(response.frame.segments, std::slice::from_ref(&batch));
         assert!(response.outcome == Ok(ResponseBody::Bytes(batch)), "other bytes came back");
     }
     client.close(now, &mut Vec::new());
