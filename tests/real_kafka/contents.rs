@@ -120,7 +120,7 @@ fn every_acks_value(cluster: &Cluster, replication: usize) {
         let builder = producer(cluster).acks(acks).enable_idempotence(idempotent);
         let producer = builder.max_in_flight(1).build().unwrap();
         let values: Vec<_> = (0..RECORDS).map(|i| format!("{acks:?} {idempotent} {i}")).collect();
-        let partition = |i| i32::try_from(i % 3).unwrap();
+        let partition = |i| i % 3;
         let records: Vec<_> = (0..)
             .zip(&values)
             .map(|(i, value)| ProducerRecord::new("acks", value).partition(partition(i)))

@@ -32,7 +32,7 @@ fn harness_reads_back_what_the_console_producer_wrote() {
         <null>\t<null>\tno key, größer\n\
         d:4\t\t<null>\n\
         <null>\tk\t\n";
-    produce(&cluster, "exact", lines);
+    produce(cluster, "exact", lines);
 
     let some = |text: &str| Some(text.as_bytes().to_vec());
     let records = cluster.consume("exact", usize::MAX);
@@ -66,7 +66,7 @@ fn harness_reads_back_what_the_console_producer_wrote() {
     );
 
     cluster.create_topic("stamped", 1, 1, &[("message.timestamp.type", "LogAppendTime")]);
-    produce(&cluster, "stamped", "<null>\t<null>\tx\n");
+    produce(cluster, "stamped", "<null>\t<null>\tx\n");
     let records = cluster.consume("stamped", usize::MAX);
     assert_eq!(records[0].timestamp_type, TimestampType::LogAppendTime);
     cluster.grow_topic("stamped", 3);
