@@ -53,8 +53,13 @@ impl Sequences {
     }
 
     /// Whether a batch without a sequence may be given one.
+    ///
+    /// The first one travels alone: a broker that knows nothing of the producer accepts any
+    /// sequence, so that a second batch could be appended before a first one that was refused, and
+    /// would get ahead of it for good (KAFKA-14359).
     pub(crate) fn may_stamp(&self) -> bool {
-        !self.bump_due && !self.is_unresolved() && self.outstanding.len() < MAX_OUTSTANDING
+        let most = if self.last_acked.is_some() { MAX_OUTSTANDING } else { 1 };
+        !self.bump_due && !self.is_unresolved() && self.outstanding.len() < most
     }
 
     /// Whether a batch with this stamp may be sent again: only the first of all outstanding ones,
@@ -200,10 +205,29 @@ mod tests {
     const FIRST: ProducerIdAndEpoch = ProducerIdAndEpoch { id: 7, epoch: 0 };
     const SECOND: ProducerIdAndEpoch = ProducerIdAndEpoch { id: 7, epoch: 1 };
 
+    /// Past its first batch, of one record.
+    fn under_way() -> Sequences {
+        let mut s = Sequences::default();
+        let first = s.stamp(FIRST, 1).unwrap();
+        s.on_delivered(&first);
+        s
+    }
+
+    #[test]
+    fn the_first_batch_of_a_beginning_travels_alone() {
+        let mut s = Sequences::default();
+        let first = s.stamp(FIRST, 1).unwrap();
+        assert_eq!(s.stamp(FIRST, 1), None);
+        s.on_delivered(&first);
+        assert!(s.stamp(FIRST, 1).is_some() && s.stamp(FIRST, 1).is_some());
+    }
+
     #[test]
     fn sequences_count_records_and_wrap_to_zero() {
         let mut s = Sequences::default();
-        assert_eq!(s.stamp(FIRST, 3).unwrap().base_sequence, 0);
+        let first = s.stamp(FIRST, 3).unwrap();
+        assert_eq!(first.base_sequence, 0);
+        s.on_delivered(&first);
         let second = s.stamp(FIRST, 1).unwrap();
         assert_eq!(second.base_sequence, 3);
         s.outstanding.clear();
@@ -214,7 +238,7 @@ mod tests {
 
     #[test]
     fn no_more_are_outstanding_than_a_broker_remembers() {
-        let mut s = Sequences::default();
+        let mut s = under_way();
         let stamps: Vec<_> = (0..5).map(|_| s.stamp(FIRST, 1).unwrap()).collect();
         assert_eq!(s.stamp(FIRST, 1), None);
         s.on_delivered(&stamps[2]);
@@ -223,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_retry_waits_until_it_is_the_first_outstanding() {
-        let mut s = Sequences::default();
+        let mut s = under_way();
         let (a, b) = (s.stamp(FIRST, 1).unwrap(), s.stamp(FIRST, 1).unwrap());
         assert!(s.may_retry(&a) && !s.may_retry(&b));
         s.on_delivered(&a);
@@ -232,27 +256,27 @@ mod tests {
 
     #[test]
     fn last_acked_never_goes_back() {
-        let mut s = Sequences::default();
+        let mut s = under_way();
         let (a, b) = (s.stamp(FIRST, 2).unwrap(), s.stamp(FIRST, 2).unwrap());
         s.on_delivered(&b);
-        assert_eq!(s.last_acked, Some(3));
+        assert_eq!(s.last_acked, Some(4));
         s.on_delivered(&a);
-        assert_eq!(s.last_acked, Some(3));
+        assert_eq!(s.last_acked, Some(4));
     }
 
     #[test]
     fn an_expired_batch_holds_new_ones_until_its_request_is_settled() {
-        let mut s = Sequences::default();
+        let mut s = under_way();
         let a = s.stamp(FIRST, 1).unwrap();
         s.on_expired_in_flight(&a);
         assert!(s.is_unresolved() && s.stamp(FIRST, 1).is_none());
         s.on_delivered(&a);
-        assert_eq!(s.stamp(FIRST, 1).unwrap().base_sequence, 1);
+        assert_eq!(s.stamp(FIRST, 1).unwrap().base_sequence, 2);
     }
 
     #[test]
     fn a_gap_ends_in_a_new_beginning_once_nothing_is_outstanding() {
-        let mut s = Sequences::default();
+        let mut s = under_way();
         let (a, b) = (s.stamp(FIRST, 1).unwrap(), s.stamp(FIRST, 1).unwrap());
         s.on_given_up(&a);
         assert!(s.is_bump_due() && s.stamp(FIRST, 1).is_none());
@@ -266,7 +290,7 @@ mod tests {
 
     #[test]
     fn another_partitions_bump_is_taken_over_when_nothing_is_outstanding() {
-        let mut s = Sequences::default();
+        let mut s = under_way();
         let a = s.stamp(FIRST, 4).unwrap();
         assert_eq!(s.stamp(SECOND, 1).unwrap().producer, FIRST);
         s.on_delivered(&a);
