@@ -1,0 +1,147 @@
+//! Where records go: partitions, batches, requests.
+
+use std::time::SystemTime;
+
+use kafka_producer::testing::{Api, TestCluster, TopicConfig};
+use kafka_producer::{PartitionerKind, ProducerRecord, murmur2_partition};
+
+use crate::common::{LONG, assert_took, builder, close, delivered, ms, timed, values};
+
+#[test]
+fn handles_tell_where_each_record_lies() {
+    let cluster = TestCluster::builder().brokers(2).topic("t", 3).start();
+    let producer = builder(&cluster).batch_size(300).build().unwrap();
+    let deliveries: Vec<_> = (0..900)
+        .map(|i| {
+            let text = i.to_string();
+            let record = ProducerRecord::new("t", &text).partition(i % 3);
+            (text.clone(), producer.send(record).unwrap())
+        })
+        .collect();
+    let logs: Vec<_> = {
+        producer.flush(LONG).unwrap();
+        (0..3).map(|partition| values(&cluster, "t", partition)).collect()
+    };
+    for (i, (text, delivery)) in (0..).zip(&deliveries) {
+        let metadata = delivered(delivery);
+        assert_eq!(metadata.partition(), i % 3);
+        let offset = usize::try_from(metadata.offset().unwrap()).unwrap();
+        assert_eq!(&logs[metadata.partition() as usize][offset], text);
+    }
+    assert_eq!(logs.iter().map(Vec::len).collect::<Vec<_>>(), [300; 3]);
+}
+
+#[test]
+fn keys_choose_partitions_as_in_java() {
+    let cluster = TestCluster::builder().topic("t", 7).start();
+    let producer = builder(&cluster).build().unwrap();
+    for i in 0..200 {
+        let key = format!("key-{i}");
+        producer.send(ProducerRecord::new("t", &key).key(&key)).unwrap();
+    }
+    producer.flush(LONG).unwrap();
+    for partition in 0..7 {
+        let records = values(&cluster, "t", partition);
+        assert!(!records.is_empty());
+        for key in records {
+            assert_eq!(murmur2_partition(key.as_bytes(), 7), partition, "{key}");
+        }
+    }
+    // Kafka's own test vectors, to have a witness beside our own function.
+    for (key, partition) in [("21", 3), ("foobar", 0), ("abc", 4)] {
+        let delivery = producer.send(ProducerRecord::new("t", "v").key(key)).unwrap();
+        assert_eq!(delivered(&delivery).partition(), partition, "{key}");
+    }
+}
+
+#[test]
+fn records_without_a_key_spread_over_all_partitions() {
+    let cluster = TestCluster::builder().topic("t", 4).start();
+    let producer = builder(&cluster).batch_size(1_000).build().unwrap();
+    for _ in 0..4_000 {
+        producer.send(ProducerRecord::new("t", &[b'x'; 50])).unwrap();
+    }
+    close(&producer);
+    let counts: Vec<_> = (0..4).map(|partition| cluster.records("t", partition).len()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 4_000);
+    assert!(counts.iter().all(|count| *count >= 250), "{counts:?}");
+}
+
+#[test]
+fn round_robin_gives_each_partition_its_turn() {
+    let cluster = TestCluster::builder().topic("t", 3).start();
+    let producer = builder(&cluster).partitioner(PartitionerKind::RoundRobin).build().unwrap();
+    for i in 0..30 {
+        producer.send(ProducerRecord::new("t", &i.to_string()).key("same")).unwrap();
+    }
+    close(&producer);
+    let counts: Vec<_> = (0..3).map(|partition| cluster.records("t", partition).len()).collect();
+    assert_eq!(counts, [10; 3]);
+}
+
+#[test]
+fn linger_gathers_records_into_one_request() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).linger(ms(300)).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let (first, time) = timed(|| {
+        let deliveries: Vec<_> = (0..50)
+            .map(|i| producer.send(ProducerRecord::new("t", &i.to_string())).unwrap())
+            .collect();
+        assert!(cluster.wait_for_count("t", 50, LONG));
+        deliveries.into_iter().next().unwrap()
+    });
+    assert_took(time, ms(300));
+    delivered(&first);
+    assert_eq!(cluster.counters().requests(Api::Produce), 1);
+}
+
+#[test]
+fn a_full_batch_does_not_linger() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer =
+        builder(&cluster).linger(LONG * 2).delivery_timeout(LONG * 4).batch_size(1_000).build();
+    let producer = producer.unwrap();
+    for _ in 0..20 {
+        producer.send(ProducerRecord::new("t", &[b'x'; 100])).unwrap();
+    }
+    assert!(cluster.wait_for_count("t", 14, LONG / 2));
+}
+
+#[test]
+fn a_batch_size_of_zero_sends_each_record_by_itself() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).batch_size(0).build().unwrap();
+    for i in 0..20 {
+        producer.send(ProducerRecord::new("t", &i.to_string())).unwrap();
+    }
+    close(&producer);
+    assert_eq!(cluster.counters().requests(Api::Produce), 20);
+    assert_eq!(cluster.count("t"), 20);
+}
+
+#[test]
+fn a_record_larger_than_a_batch_has_one_of_its_own() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).batch_size(1_000).build().unwrap();
+    let large = vec![b'x'; 500_000];
+    let sent = [&b"before"[..], &large, b"after"];
+    for value in sent {
+        producer.send(ProducerRecord::new("t", value)).unwrap();
+    }
+    close(&producer);
+    let stored = cluster.records("t", 0);
+    assert!(stored.iter().map(|record| record.value.as_deref().unwrap()).eq(sent));
+}
+
+#[test]
+fn the_brokers_clock_is_told_where_it_counts() {
+    let config = TopicConfig::new(1).log_append_time();
+    let cluster = TestCluster::builder().topic("t", config).start();
+    let producer = builder(&cluster).build().unwrap();
+    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let delivery = producer.send(ProducerRecord::new("t", "v").timestamp(5)).unwrap();
+    let metadata = delivered(&delivery);
+    assert!(u128::try_from(metadata.timestamp()).unwrap() >= before.as_millis());
+    assert_eq!(metadata.timestamp(), cluster.records("t", 0)[0].timestamp);
+}
