@@ -15,6 +15,7 @@
 mod kafka_harness;
 
 mod contents;
+mod examples;
 mod failures;
 mod harness;
 mod refusals;

@@ -178,3 +178,70 @@ pub fn assert_truthful(log: &[ConsumedRecord], told: &[Told]) {
     }
     assert!(places.is_empty(), "nobody sent these: {places:?}");
 }
+
+/// The comparison itself: each kind of lie is found.
+mod comparison {
+    use std::sync::Arc;
+
+    use kafka_producer::{DeliveryCause, DeliveryError, TopicPartition};
+
+    use super::*;
+
+    fn logged(offset: i64, number: u32) -> ConsumedRecord {
+        ConsumedRecord {
+            partition: 0,
+            offset,
+            timestamp: 0,
+            timestamp_type: TimestampType::CreateTime,
+            headers: Vec::new(),
+            key: None,
+            value: Some(Numbered { thread: 0, number }.value().into_bytes()),
+        }
+    }
+
+    fn failed(number: u32, persisted: Persisted) -> Told {
+        let error = DeliveryError {
+            topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
+            cause: DeliveryCause::Timeout,
+            last: None,
+            attempts: 1,
+            elapsed: Duration::ZERO,
+            persisted,
+        };
+        let verdict = Err(Error::Delivery(Arc::new(error)));
+        Told { record: Numbered { thread: 0, number }, partition: 0, verdict }
+    }
+
+    #[test]
+    fn passes_what_may_be() {
+        let told = [Persisted::Unknown, Persisted::No, Persisted::Unknown];
+        let told: Vec<_> = (0..).zip(told).map(|(i, persisted)| failed(i, persisted)).collect();
+        assert_truthful(&[logged(0, 0), logged(1, 2)], &told);
+        assert_truthful(&[], &told);
+    }
+
+    #[test]
+    #[should_panic(expected = "is in the log twice")]
+    fn finds_a_duplicate() {
+        assert_truthful(&[logged(0, 0), logged(1, 0)], &[failed(0, Persisted::Unknown)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "comes after number 1")]
+    fn finds_a_wrong_order() {
+        let told = [failed(0, Persisted::Unknown), failed(1, Persisted::Unknown)];
+        assert_truthful(&[logged(0, 1), logged(1, 0)], &told);
+    }
+
+    #[test]
+    #[should_panic(expected = "in the log, and yet told")]
+    fn finds_a_record_that_was_said_to_be_absent() {
+        assert_truthful(&[logged(0, 0)], &[failed(0, Persisted::No)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody sent these")]
+    fn finds_a_record_of_nobody() {
+        assert_truthful(&[logged(0, 0)], &[]);
+    }
+}
