@@ -91,6 +91,7 @@ fn run(args: &Args) -> Outcome {
     storm.rage(&producer, &counts);
     let report = producer.close(PATIENCE);
     let seconds = start.elapsed().as_secs_f64();
+    counts.progress.finish();
 
     counts.explain();
     if !report.is_clean() {

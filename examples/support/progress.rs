@@ -26,6 +26,11 @@ impl Progress {
         self.0.set_position(done);
     }
 
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+
     /// Hides the bar while something else is printed.
     pub fn suspend(&self, print: impl FnOnce()) {
         self.0.suspend(print);
@@ -45,6 +50,6 @@ impl Default for Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.finish();
     }
 }
