@@ -188,7 +188,10 @@ impl<C: KafkaClient> Sender<C> {
         if let Some(stamp) = &batch.stamp {
             self.index.partition_mut(id).sequences.on_delivered(stamp);
         }
-        let log_append_time = (time >= 0).then_some(time);
+        // Kafka 4.3.1 answers a duplicate with the batch's largest timestamp in this place, also
+        // where the topic keeps the records' own.
+        let own = batch.attempts > 1 && time == batch.builder.max_timestamp();
+        let log_append_time = (time >= 0 && !own).then_some(time);
         self.complete(id, batch, Outcome::Delivered { base_offset, log_append_time });
     }
 

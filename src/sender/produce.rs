@@ -63,6 +63,7 @@ impl<C: KafkaClient> Sender<C> {
                     self.send_request(node, &mut drained, now);
                 }
                 self.scratch.drained = drained;
+                self.look_at_visited(now);
             }
         }
     }
@@ -102,7 +103,13 @@ impl<C: KafkaClient> Sender<C> {
             let topic_id = cluster.topic(&topic).map_or(Uuid::ZERO, |t| t.id);
             drained.push(Drained { id, topic, partition: number, topic_id, batch });
         }
-        // Whoever has more goes to the end of the line, for the next request.
+        self.scratch.visited = visited;
+    }
+
+    /// Whoever has more goes to the end of the line, for the next request. Not before this one is
+    /// under way: until then its batches are in neither a queue nor a flight.
+    fn look_at_visited(&mut self, now: MonoTime) {
+        let mut visited = std::mem::take(&mut self.scratch.visited);
         for id in visited.drain(..) {
             self.look(id, now);
         }

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod after_failures; // what comes after records that failed
 mod cluster_changes; // brokers and topics come and go
 mod faults; // brokers that misbehave
 mod limits; // time and memory run out
