@@ -74,7 +74,7 @@ fn a_late_success_of_an_expired_record_leaves_no_gap() {
         .build()
         .unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
-    cluster.inject(Fault::produce().delay_response(ms(1_000)).clone());
+    cluster.inject(Fault::produce().delay_response(ms(1_000)));
     cluster.inject(Fault::produce().skip(1).delay_response(ms(1_000)));
     let first = producer.send(ProducerRecord::new("t", "first")).unwrap();
     assert_eq!(failure(&first).persisted, Persisted::Unknown);
