@@ -28,9 +28,9 @@ use crate::types::NodeId;
 pub(crate) use network_client::NetworkClient;
 #[cfg(test)]
 use request::request_frame;
-pub(crate) use resolver::ThreadResolver;
 #[cfg(test)]
 use resolver::{Resolved, Resolver};
+pub(crate) use resolver::{ResolverThread, ThreadResolver};
 
 /// What the client needs to know of the producer's configuration.
 #[derive(Clone, Debug)]

@@ -14,7 +14,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-#[cfg(test)]
 use std::time::Duration;
 
 use crate::network::Wake;
@@ -81,17 +80,14 @@ impl ThreadResolver {
     }
 
     /// A handle for whoever waits for the thread's end.
-    #[cfg(test)]
     pub(crate) fn thread(&self) -> ResolverThread {
         ResolverThread(Arc::clone(&self.shared))
     }
 }
 
 /// The resolver's thread, as seen by a thread that waits for its end.
-#[cfg(test)]
 pub(crate) struct ResolverThread(Arc<Shared>);
 
-#[cfg(test)]
 impl ResolverThread {
     /// Waits for the thread's end; false if it is still stuck in a lookup after `timeout`. It then
     /// ends by itself when the system lets go of it. Call it after the resolver was dropped.

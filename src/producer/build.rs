@@ -138,6 +138,7 @@ fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> 
     let cell = Arc::clone(metadata.cell());
     let seed = seed(&clock, process);
     let resolver = ThreadResolver::new(waker);
+    let resolver_thread = resolver.thread();
     let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed));
     let sender = Sender::new(
         sender_config(&config),
@@ -165,6 +166,7 @@ fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> 
         process,
         ending,
         sender_thread: Mutex::new(Some(thread)),
+        resolver: resolver_thread,
         report: OnceLock::new(),
     };
     Ok(KafkaProducer { handle: Arc::new(Handle { core: Arc::new(core) }) })

@@ -17,7 +17,8 @@ pub struct CloseReport {
     pub aborted_records: usize,
     /// Callbacks that had not finished when the time was over; those not begun never will be.
     pub callbacks_left: usize,
-    /// Threads that were in user code when the time was over and were left to themselves.
+    /// Threads that were in user code, or in the system's name resolution, when the time was over
+    /// and were left to themselves.
     pub threads_stuck: usize,
     /// Why nothing was closed: the call was made inside a callback ([`Error::InCallback`]) or in a
     /// forked child ([`Error::Forked`]).
@@ -60,6 +61,9 @@ impl Core {
             }
         }
         let left = self.executor.close(deadline.since(self.clock.now()));
+        if !self.resolver.wait_ended(deadline.since(self.clock.now())) {
+            threads_stuck += 1;
+        }
         let report = CloseReport {
             aborted_records,
             callbacks_left: left.callbacks,

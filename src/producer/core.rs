@@ -12,6 +12,7 @@ use crate::accumulator::inbox::Event;
 use crate::accumulator::queue::Append;
 use crate::accumulator::topic_map::Topic;
 use crate::accumulator::{Patience, RecordAccumulator};
+use crate::client::ResolverThread;
 use crate::completion::{
     Callback, CallbackExecutor, Delivery, FlushWait, in_inline_callback, refuse_in_callback,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(super) process: Process,
     pub(super) ending: Arc<Ending>,
     pub(super) sender_thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) resolver: ResolverThread,
     pub(super) report: OnceLock<CloseReport>,
 }
 

@@ -87,10 +87,10 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Whether no batch is left, queued or under way.
+    /// Whether no batch is left, queued or under way. Whoever has one has a timer for it.
     fn is_drained(&self) -> bool {
-        self.flights.is_empty()
-            && self.index.ids().all(|id| self.index.partition(id).queue.lock().batches.is_empty())
+        let is_empty = |id: &PartitionId| self.index.partition(*id).queue.lock().batches.is_empty();
+        self.flights.is_empty() && self.index.active().iter().all(is_empty)
     }
 
     /// Closes all connections; what still came back on the way is settled.

@@ -210,9 +210,10 @@ impl<C: KafkaClient> Sender<C> {
         let random = &mut self.random;
         let mut jitter = |backoff| random.jitter(backoff, JITTER);
         let index = &self.index;
+        let active = index.active();
         let pending = |topic: &str| {
-            index.ids().any(|id| {
-                let partition = index.partition(id);
+            active.iter().any(|id| {
+                let partition = index.partition(*id);
                 *partition.queue.topic == *topic
                     && (!partition.in_flight.is_empty()
                         || !partition.queue.lock().batches.is_empty())
