@@ -22,6 +22,8 @@ mod index;
 mod produce;
 mod shutdown;
 mod split;
+#[cfg(test)]
+mod tests;
 pub(crate) mod thread;
 mod upkeep;
 mod verdict;

@@ -1,0 +1,257 @@
+//! `delivery.timeout.ms`: who is told, when; where the bytes and the sequence are meanwhile.
+
+use super::*;
+use crate::error::Persisted;
+use crate::types::NodeId;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+const OUT_OF_ORDER: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+
+fn reach(s: &Scenario, node: i32) {
+    s.client.0.borrow_mut().down.remove(&NodeId(node));
+}
+
+fn lose(s: &Scenario, node: i32) {
+    s.client.0.borrow_mut().down.insert(NodeId(node), MonoTime::MAX);
+}
+
+#[test]
+fn an_unsent_batch_expires_at_its_deadline_and_leaves_no_gap() {
+    let mut s = Scenario::new(|_| {});
+    lose(&s, 1);
+    let delivery = s.append(0, "a");
+    assert_eq!(s.settle(), Some(TIMEOUT));
+    s.advance(TIMEOUT - MS);
+    assert_eq!(s.settle(), Some(MS));
+    assert!(is_open(&delivery));
+    s.advance(MS);
+    let slept = s.settle();
+    assert!(slept.is_none_or(|slept| slept > Duration::ZERO), "{slept:?}");
+    let error = failure(&delivery);
+    assert_eq!((&error.cause, error.attempts), (&DeliveryCause::Timeout, 0));
+    assert_eq!((error.persisted, error.elapsed), (Persisted::No, TIMEOUT));
+    assert!(s.memory_is_whole());
+    reach(&s, 1);
+    s.append(0, "b");
+    assert_eq!(s.told(), [told(0, 0, "b")]);
+}
+
+#[test]
+fn batches_of_several_partitions_expire_together() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0), (1, 0)]);
+    lose(&s, 1);
+    let deliveries = [0, 1, 2].map(|p| s.append(p, "a"));
+    assert_eq!(s.sent_one().partitions(), [1]);
+    s.advance(TIMEOUT);
+    s.settle();
+    for delivery in &deliveries {
+        assert_eq!(failure(delivery).cause, DeliveryCause::Timeout);
+    }
+    assert_eq!(failure(&deliveries[1]).persisted, Persisted::Unknown);
+    assert_eq!(failure(&deliveries[0]).persisted, Persisted::No);
+}
+
+/// KAFKA-19012: an expired batch's buffer must not be reused while it is still being written.
+#[test]
+fn an_expired_batchs_bytes_stay_with_the_request_until_its_end() {
+    let mut s = Scenario::new(|_| {});
+    let delivery = s.append(0, "precious");
+    let sent = s.sent_one();
+    let before = s.accumulator.pool.available();
+    s.advance(TIMEOUT);
+    s.settle();
+    assert_eq!(failure(&delivery).cause, DeliveryCause::Timeout);
+    assert_eq!(s.accumulator.pool.available(), before, "freed while it may be written");
+    assert_eq!(s.client.0.borrow().under_way[0].frame.segments.len(), 1);
+    s.client.0.borrow_mut().unseen.push(sent.tag);
+    assert_eq!(s.sent_one().told(), sent.told(), "the bytes have changed");
+    s.answer(&sent, OK, 3);
+    assert!(s.memory_is_whole(), "freed not once");
+    assert_eq!(failure(&delivery).cause, DeliveryCause::Timeout);
+}
+
+#[test]
+fn a_good_answer_in_the_turn_of_the_deadline_comes_too_late() {
+    let mut s = Scenario::new(|_| {});
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(TIMEOUT);
+    s.answer(&sent, OK, 3);
+    assert_eq!(failure(&delivery).cause, DeliveryCause::Timeout);
+    assert!(s.memory_is_whole());
+}
+
+#[test]
+fn a_late_success_of_an_expired_batch_lets_the_next_one_go_on_in_sequence() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(TIMEOUT);
+    s.settle();
+    let next = s.append(0, "b");
+    assert_eq!(s.sent().len(), 0, "a new sequence while an old one is unresolved");
+    s.answer(&sent, OK, 0);
+    let sent = s.sent_one();
+    assert_eq!(sent.told(), told(0, 1, "b"));
+    s.answer(&sent, OK, 1);
+    assert_eq!(offset(&next), Some(1));
+}
+
+#[test]
+fn an_expired_batch_whose_fate_stays_unknown_ends_the_epoch() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(TIMEOUT);
+    s.append(0, "b");
+    assert_eq!(s.sent().len(), 0);
+    s.time_out(&sent);
+    assert_eq!(s.told(), [told(1, 0, "b")]);
+    assert_eq!(s.id_requests, 1, "a bump is the client's own");
+}
+
+#[test]
+fn an_expired_first_with_a_later_success_needs_no_new_epoch_if_it_is_in_the_log() {
+    let mut s = Scenario::begun(|_| {});
+    let first = s.append(0, "a");
+    let sent_first = s.sent_one();
+    s.advance(50 * SECOND);
+    let second = s.append(0, "b");
+    let sent_second = s.sent_one();
+    s.advance(70 * SECOND);
+    s.settle();
+    assert!(!is_open(&first) && is_open(&second));
+    s.append(0, "c");
+    s.answer(&sent_second, OK, 1);
+    assert_eq!(offset(&second), Some(1));
+    assert_eq!(s.sent().len(), 0, "the first one's fate is open");
+    s.answer(&sent_first, OK, 0);
+    assert_eq!(s.told(), [told(0, 3, "c")]);
+}
+
+#[test]
+fn an_expired_first_that_is_lost_has_the_later_one_renumbered_after_its_own_refusal() {
+    let mut s = Scenario::begun(|_| {});
+    s.append(0, "a");
+    let sent_first = s.sent_one();
+    s.advance(50 * SECOND);
+    let second = s.append(0, "b");
+    let sent_second = s.sent_one();
+    s.advance(70 * SECOND);
+    let third = s.append(0, "c");
+    s.answer(&sent_second, OUT_OF_ORDER, -1);
+    assert_eq!(s.sent().len(), 0);
+    s.time_out(&sent_first);
+    s.advance(SECOND);
+    for (sequence, value) in [(0, "b"), (1, "c")] {
+        let again = s.sent_one();
+        assert_eq!(again.told(), told(1, sequence, value));
+        s.answer(&again, OK, i64::from(sequence));
+    }
+    assert_eq!((offset(&second), offset(&third)), (Some(0), Some(1)));
+    assert!(s.memory_is_whole());
+}
+
+#[test]
+fn an_expired_batch_is_neither_retried_nor_split() {
+    for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::MESSAGE_TOO_LARGE] {
+        let mut s = Scenario::new(|s| {
+            s.batch_size = 1000;
+            s.sender.linger = SECOND;
+        });
+        let deliveries = [s.append(0, "a"), s.append(0, "b")];
+        s.advance(SECOND);
+        let sent = s.sent_one();
+        s.advance(TIMEOUT);
+        s.answer(&sent, code, -1);
+        s.advance(10 * SECOND);
+        assert_eq!(s.sent().len(), 0, "{code}");
+        assert!(deliveries.iter().all(|d| failure(d).cause == DeliveryCause::Timeout));
+        assert!(s.memory_is_whole());
+    }
+}
+
+#[test]
+fn with_one_request_in_flight_an_expired_batch_holds_the_partition_until_its_answer() {
+    let mut s = Scenario::new(|s| {
+        s.sender.one_in_flight = true;
+        s.sender.idempotent = false;
+    });
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(TIMEOUT);
+    s.append(0, "b");
+    assert_eq!(s.sent().len(), 0);
+    s.answer(&sent, OK, 0);
+    assert_eq!(s.sent_one().batch().values, ["b"]);
+}
+
+#[test]
+fn a_retry_keeps_the_age_of_its_batch_and_expires_while_it_waits() {
+    let mut s = Scenario::new(|s| {
+        s.sender.retry_backoff = 50 * SECOND;
+        s.sender.retry_backoff_max = 50 * SECOND;
+    });
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(100 * SECOND);
+    s.answer(&sent, ErrorCode::NOT_ENOUGH_REPLICAS, -1);
+    s.advance(20 * SECOND - MS);
+    assert_eq!(s.settle(), Some(MS));
+    s.advance(MS);
+    s.settle();
+    let error = failure(&delivery);
+    assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Timeout, Persisted::No));
+    assert_eq!(error.last, Some(broker_error(ErrorCode::NOT_ENOUGH_REPLICAS)));
+    s.append(0, "b");
+    assert_eq!(s.told(), [told(1, 0, "b")]);
+}
+
+#[test]
+fn neither_linger_nor_a_requests_own_time_expires_a_batch() {
+    let mut s = Scenario::new(|s| {
+        s.batch_size = 1000;
+        s.sender.linger = 10 * SECOND;
+    });
+    let delivery = s.append(0, "a");
+    s.advance(10 * SECOND);
+    let sent = s.sent_one();
+    s.advance(30 * SECOND);
+    s.time_out(&sent);
+    s.advance(SECOND);
+    assert_eq!(s.sent_one().told(), told(0, 0, "a"));
+    assert!(is_open(&delivery));
+}
+
+#[test]
+fn a_deadline_of_the_longest_time_out_does_not_overflow() {
+    let mut s =
+        Scenario::new(|s| s.sender.delivery_timeout = Duration::from_millis(i32::MAX as u64));
+    lose(&s, 1);
+    let delivery = s.append(0, "a");
+    s.advance(1_000_000 * SECOND);
+    s.settle();
+    assert!(is_open(&delivery));
+}
+
+#[test]
+fn a_callback_of_an_expired_batch_may_send_again() {
+    let mut s = Scenario::begun(|_| {});
+    lose(&s, 1);
+    let again = Arc::clone(&s.accumulator);
+    s.append_with(
+        "a",
+        Box::new(move |result| {
+            assert!(result.is_err());
+            let topic = again.topics.find("t").unwrap();
+            let data = RecordData { key: None, value: Some(b"b"), headers: &[], timestamp: 0 };
+            let mut append = Append { data, own_timestamp: true, callback: None, sticky: false };
+            again.append(&topic, 0, &mut append, &mut Patience::None).unwrap();
+        }),
+    );
+    s.advance(TIMEOUT);
+    s.settle();
+    reach(&s, 1);
+    s.append(0, "c");
+    assert_eq!(s.told(), [told(0, 1, "b"), told(0, 2, "c")]);
+}

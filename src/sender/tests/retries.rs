@@ -1,0 +1,269 @@
+//! Errors: what is tried again, when, and what its user is told.
+
+use super::mock::moved_to;
+use super::*;
+use crate::client::RequestFailure;
+use crate::error::Persisted;
+use crate::protocol::RecordError;
+use crate::types::NodeId;
+
+const RETRIABLE: ErrorCode = ErrorCode::NOT_ENOUGH_REPLICAS;
+const NOT_LEADER: ErrorCode = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+
+fn without_ids(s: &mut Setup) {
+    s.sender.idempotent = false;
+}
+
+#[test]
+fn a_lost_connection_is_one_attempt_and_the_sequence_stays() {
+    let mut s = Scenario::new(|s| s.sender.retries = 1);
+    let delivery = s.append(0, "a");
+    let first = s.sent_one();
+    s.cut(1);
+    assert!(is_open(&delivery));
+    let (_, again) = s.until_sent();
+    assert_eq!(again.told(), first.told());
+    s.answer(&again, OK, 3);
+    assert_eq!(offset(&delivery), Some(3));
+    assert!(s.memory_is_whole());
+}
+
+#[test]
+fn when_retries_are_used_up_the_last_failure_is_told() {
+    let mut s = Scenario::new(|s| s.sender.retries = 1);
+    let delivery = s.append(0, "a");
+    for _ in 0..2 {
+        s.until_sent();
+        s.cut(1);
+    }
+    let error = failure(&delivery);
+    assert_eq!((&error.cause, error.attempts), (&DeliveryCause::Disconnected, 2));
+    assert_eq!(error.persisted, Persisted::Unknown);
+    assert!(s.memory_is_whole());
+}
+
+#[test]
+fn bytes_that_never_left_prove_that_nothing_is_in_the_log() {
+    let mut s = Scenario::new(|s| s.sender.retries = 0);
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.client.0.borrow_mut().end(sent.tag, Err(RequestFailure::Disconnected), false);
+    s.settle();
+    assert_eq!(failure(&delivery).persisted, Persisted::No);
+}
+
+#[test]
+fn the_backoff_doubles_with_jitter_and_never_exceeds_its_bound() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let mut sent = s.sent_one();
+    for expected in [100, 200, 400, 800, 1000, 1000, 1000, 1000] {
+        s.answer(&sent, RETRIABLE, -1);
+        let (took, again) = s.until_sent();
+        let expected = Duration::from_millis(expected);
+        assert!(took >= expected * 8 / 10, "{took:?} of {expected:?}");
+        assert!(took <= (expected * 12 / 10).min(SECOND), "{took:?} of {expected:?}");
+        sent = again;
+    }
+}
+
+#[test]
+fn a_partition_in_backoff_holds_up_no_other_one() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0); 2]);
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.answer(&sent, RETRIABLE, -1);
+    s.append(0, "b");
+    s.append(1, "c");
+    assert_eq!(s.sent_one().told(), told(0, 0, "c"));
+    assert_eq!(s.until_sent().1.told(), told(0, 0, "a"));
+}
+
+#[test]
+fn a_moved_leader_is_asked_for_and_the_same_one_is_tried_after_the_backoff() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    let before = s.metadata_requests;
+    s.advance(SECOND);
+    s.answer(&sent, NOT_LEADER, -1);
+    assert_eq!(s.metadata_requests, before + 1);
+    let (took, again) = s.until_sent();
+    assert!(took >= 80 * MS && again.node == 1, "{took:?}");
+}
+
+#[test]
+fn a_leader_of_a_newer_epoch_is_tried_at_once() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(SECOND);
+    s.leaders = vec![(2, 1)];
+    s.answer(&sent, NOT_LEADER, -1);
+    assert_eq!((s.sent_one().node, s.now()), (2, MonoTime::ZERO + SECOND));
+}
+
+#[test]
+fn a_backoff_goes_on_over_a_move_without_a_newer_epoch() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, -1)]);
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(SECOND);
+    s.leaders = vec![(2, -1)];
+    s.answer(&sent, NOT_LEADER, -1);
+    assert_eq!(s.sent().len(), 0);
+    let (took, again) = s.until_sent();
+    assert!(took >= 80 * MS && again.node == 2, "{took:?}");
+}
+
+#[test]
+fn a_leader_named_in_the_answer_is_tried_at_once() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.answers_metadata = false;
+    s.answer_with(&sent, &moved_to(2, 5));
+    let again = s.sent_one();
+    assert_eq!((again.node, again.told()), (2, sent.told()));
+}
+
+#[test]
+fn each_partition_of_an_answer_is_handled_by_its_own_code() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0); 3]);
+    let deliveries = [0, 1, 2].map(|p| s.append(p, "a"));
+    let sent = s.sent_one();
+    let codes = [OK, ErrorCode::TOPIC_AUTHORIZATION_FAILED, RETRIABLE];
+    s.client.0.borrow_mut().answer(&sent, |b| verdict(codes[b.partition as usize], 8));
+    s.settle();
+    assert_eq!(offset(&deliveries[0]), Some(8));
+    let error = failure(&deliveries[1]);
+    assert_eq!(error.cause, broker_error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
+    assert_eq!(error.persisted, Persisted::No);
+    assert!(is_open(&deliveries[2]));
+    assert_eq!(s.until_sent().1.partitions(), [2]);
+}
+
+#[test]
+fn a_refusal_without_idempotence_fails_at_once() {
+    let mut s = Scenario::new(without_ids);
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.answer(&sent, ErrorCode::TOPIC_AUTHORIZATION_FAILED, -1);
+    assert_eq!(failure(&delivery).attempts, 1);
+    assert!(s.memory_is_whole());
+}
+
+#[test]
+fn the_brokers_words_go_before_the_usual_ones() {
+    let mut s = Scenario::new(without_ids);
+    for message in [None, Some("no room at the inn")] {
+        let delivery = s.append(0, "a");
+        let sent = s.sent_one();
+        let code = ErrorCode::INVALID_REQUIRED_ACKS;
+        let error_message = message.map(Into::into);
+        s.answer_with(&sent, &PartitionProduceResponse { error_message, ..verdict(code, -1) });
+        let message = message.unwrap_or(code.message()).into();
+        assert_eq!(failure(&delivery).cause, DeliveryCause::Broker { code, message });
+    }
+}
+
+#[test]
+fn records_that_the_broker_names_get_its_words_and_the_others_are_told_apart() {
+    let mut s = Scenario::new(|s| {
+        s.batch_size = 1000;
+        s.sender.linger = SECOND;
+    });
+    let deliveries = ["a", "b", "c"].map(|v| s.append(0, v));
+    s.advance(SECOND);
+    let sent = s.sent_one();
+    let code = ErrorCode::INVALID_RECORD;
+    let named = |index, message: Option<&str>| RecordError {
+        batch_index: index,
+        message: message.map(Into::into),
+    };
+    let record_errors = vec![named(0, Some("no key")), named(2, None)];
+    let error_message = Some("bad batch".into());
+    let answer = PartitionProduceResponse { record_errors, error_message, ..verdict(code, -1) };
+    s.answer_with(&sent, &answer);
+    let message = |i: usize| match &failure(&deliveries[i]).cause {
+        DeliveryCause::Broker { message, .. } => message.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((message(0).as_str(), message(2).as_str()), ("no key", "bad batch"));
+    assert!(message(1).contains("because of other records"), "{}", message(1));
+}
+
+#[test]
+fn an_answer_that_cant_be_read_costs_the_connection_and_one_that_omits_a_batch_a_retry() {
+    let mut s = Scenario::new(|_| {});
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.client.0.borrow_mut().end(sent.tag, Ok(ResponseBody::Bytes(vec![1, 2])), true);
+    s.settle();
+    assert_eq!(s.client.0.borrow().disconnected, [NodeId(1)]);
+    let (_, again) = s.until_sent();
+    let nothing = Sent { batches: Vec::new(), ..again.clone() };
+    s.answer(&nothing, OK, 0);
+    let (_, third) = s.until_sent();
+    assert_eq!(third.told(), sent.told());
+    s.answer(&third, OK, 0);
+    assert_eq!(offset(&delivery), Some(0));
+}
+
+#[test]
+fn answers_out_of_order_are_retried_in_the_order_of_sequences_one_at_a_time() {
+    let mut s = Scenario::begun(|_| {});
+    let deliveries = ["a", "b", "c"].map(|v| s.append(0, v));
+    let sent = s.sent();
+    assert_eq!(sent.len(), 3);
+    s.answer(&sent[2], ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
+    s.answer(&sent[1], ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, -1);
+    let fourth = s.append(0, "d");
+    assert_eq!(s.sent().len(), 0, "a new sequence while older ones are to be retried");
+    s.answer(&sent[0], RETRIABLE, -1);
+    for (sequence, value) in [(1, "a"), (2, "b")] {
+        let (_, again) = s.until_sent();
+        assert_eq!(again.told(), told(0, sequence, value));
+        s.advance(SECOND);
+        assert_eq!(s.sent().len(), 0, "more than one in flight while retrying");
+        s.answer(&again, OK, i64::from(sequence));
+    }
+    let last = s.sent();
+    let expected = [told(0, 3, "c"), told(0, 4, "d")];
+    assert_eq!(last.iter().map(Sent::told).collect::<Vec<_>>(), expected);
+    s.answer(&last[0], OK, 3);
+    s.answer(&last[1], OK, 4);
+    assert_eq!(deliveries.iter().map(|d| offset(d).unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(offset(&fourth), Some(4));
+    assert_eq!(s.id_requests, 1);
+}
+
+#[test]
+fn a_second_batch_that_is_in_the_log_first_does_not_renumber_the_first() {
+    let mut s = Scenario::begun(|_| {});
+    let (first, second) = (s.append(0, "a"), s.append(0, "b"));
+    let sent = s.sent();
+    s.answer(&sent[1], OK, 1);
+    assert_eq!(offset(&second), Some(1));
+    s.client.0.borrow_mut().end(sent[0].tag, Err(RequestFailure::TimedOut), true);
+    let (_, again) = s.until_sent();
+    assert_eq!(again.told(), told(0, 1, "a"));
+    s.answer(&again, OK, 0);
+    assert_eq!(offset(&first), Some(0));
+    s.append(0, "c");
+    assert_eq!(s.told(), [told(0, 3, "c")]);
+}
+
+#[test]
+fn a_broker_that_speaks_no_version_of_ours_fails_the_batch_and_the_next_has_its_chance() {
+    let mut s = Scenario::new(|_| {});
+    s.client.0.borrow_mut().unsupported.insert(ApiKey::Produce.code());
+    let delivery = s.append(0, "a");
+    s.settle();
+    assert!(matches!(failure(&delivery).cause, DeliveryCause::UnsupportedVersion(_)));
+    assert_eq!(failure(&delivery).persisted, Persisted::No);
+    assert!(s.memory_is_whole());
+    s.client.0.borrow_mut().unsupported.clear();
+    s.append(0, "b");
+    assert_eq!(s.sent_one().batch().values, ["b"]);
+}
