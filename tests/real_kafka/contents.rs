@@ -106,8 +106,8 @@ fn every_acks_value_on_three_brokers() {
     every_acks_value(&cluster, 3);
 }
 
-/// One thread and one request in flight, so that every record's offset is known beforehand, also
-/// where nobody tells it (`acks=0`).
+/// One thread, and one request in flight or idempotence, so that every record's offset is known
+/// beforehand, also where nobody tells it (`acks=0`).
 fn every_acks_value(cluster: &Cluster, replication: usize) {
     const RECORDS: usize = 3_000;
     cluster.create_topic("acks", 3, replication, &[]);
@@ -118,7 +118,7 @@ fn every_acks_value(cluster: &Cluster, replication: usize) {
     let kinds = [(Acks::All, true), (Acks::All, false), (Acks::Leader, false), (Acks::None, false)];
     for (acks, idempotent) in kinds {
         let builder = producer(cluster).acks(acks).enable_idempotence(idempotent);
-        let producer = builder.max_in_flight(1).build().unwrap();
+        let producer = builder.max_in_flight(if idempotent { 5 } else { 1 }).build().unwrap();
         let values: Vec<_> = (0..RECORDS).map(|i| format!("{acks:?} {idempotent} {i}")).collect();
         let partition = |i| i % 3;
         let records: Vec<_> = (0..)
@@ -177,11 +177,10 @@ fn send_from_eight_threads(cluster: &Cluster, producer: &KafkaProducer, each: u3
         let topic = producer.topic("many").expect("the topic is there");
         let send = |number| {
             let record = Numbered { thread, number };
-            let key = format!("key {}", number % 100);
-            let value = record.value();
+            let (key, value) = (key_of(record), record.value());
             let mut sent = TopicRecord::new(&value);
-            if number % 2 == 0 {
-                sent = sent.key(&key);
+            if let Some(key) = &key {
+                sent = sent.key(key);
             }
             (record, topic.send(sent).expect("accepted"))
         };
@@ -196,7 +195,24 @@ fn send_from_eight_threads(cluster: &Cluster, producer: &KafkaProducer, each: u3
     assert!(producer.close(LONG).is_clean());
     let failures = told.iter().filter(|t| t.verdict.is_err()).count();
     assert_eq!(failures, 0, "{:?}", told.iter().find_map(|t| t.verdict.as_ref().err()));
-    assert_truthful(&cluster.consume("many", usize::MAX), &told);
+    let log = cluster.consume("many", usize::MAX);
+    assert_eq!(log.len(), 100_000);
+    assert_truthful(&log, &told);
+    let mut partition_of = BTreeMap::new();
+    for logged in &log {
+        let record = Numbered::parse(logged.value.as_deref().expect("a value"));
+        let key = key_of(record);
+        assert_eq!(logged.key.as_deref(), key.as_ref().map(String::as_bytes), "{record:?}");
+        if let Some(key) = key {
+            let before = *partition_of.entry(key).or_insert(logged.partition);
+            assert_eq!(logged.partition, before, "{record:?}: a key stays in its partition");
+        }
+    }
+}
+
+/// Every second record has one.
+fn key_of(record: Numbered) -> Option<String> {
+    (record.number % 2 == 0).then(|| format!("key {}", record.number % 100))
 }
 
 fn now_ms() -> i64 {

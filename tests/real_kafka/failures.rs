@@ -281,6 +281,58 @@ fn time_outs_are_kept(cluster: &Cluster, outage: Outage, topic: &str) {
     assert_truthful(&cluster.consume(topic, usize::MAX), &told);
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Stranger {
+    /// Nobody listens there.
+    Absent,
+    /// The connection is made, and nothing is ever answered.
+    Silent,
+}
+
+#[test]
+fn time_outs_are_kept_by_a_producer_that_never_met_a_broker() {
+    let test = "time_outs_are_kept_by_a_producer_that_never_met_a_broker";
+    let Some(cluster) = three_brokers(test) else { return };
+    cluster.create_topic("never-met", 1, 3, &[]);
+    for stranger in [Stranger::Silent, Stranger::Absent] {
+        match stranger {
+            Stranger::Silent => (1..=3).for_each(|broker| cluster.pause(broker)),
+            Stranger::Absent => (1..=3).for_each(|broker| cluster.kill(broker)),
+        }
+        time_outs_are_kept_by_a_newcomer(&cluster, stranger);
+    }
+    // One that waits long enough gets through.
+    let producer = producer(&cluster).build().unwrap();
+    let sent = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| producer.send(ProducerRecord::new("never-met", "x")));
+        cluster.mend();
+        sending.join().expect("no panic").expect("accepted")
+    });
+    assert_eq!(sent.wait_timeout(LONG).expect("delivered").offset(), Some(0));
+    assert!(producer.close(LONG).is_clean());
+    assert_eq!(cluster.consume("never-met", usize::MAX).len(), 1);
+}
+
+fn time_outs_are_kept_by_a_newcomer(cluster: &Cluster, stranger: Stranger) {
+    const SHORT: Duration = Duration::from_millis(700);
+    let build = || producer(cluster).max_block(SHORT).close_on_drop_timeout(SHORT).build().unwrap();
+    let record = ProducerRecord::new("never-met", "lost");
+    let (closed, dropped) = (build(), build());
+    for producer in [&closed, &dropped] {
+        let sent = within(SHORT, "send", || producer.send(record.clone()));
+        assert!(matches!(sent, Err(Error::MetadataTimeout { .. })), "{stranger:?}: {sent:?}");
+        let tried = within(Duration::ZERO, "try_send", || producer.try_send(record.clone()));
+        let refused = tried.expect_err("nothing is known of the topic");
+        assert!(matches!(refused.error(), Error::NotReady { .. }), "{}", refused.error());
+        let ready = within(SHORT, "wait_ready", || producer.wait_ready(&["never-met"], SHORT));
+        assert!(matches!(ready, Err(Error::MetadataTimeout { .. })), "{stranger:?}: {ready:?}");
+        within(Duration::ZERO, "flush", || producer.flush(SHORT)).expect("nothing was accepted");
+    }
+    let report = within(SHORT, "close", || closed.close(SHORT));
+    assert!(report.is_clean(), "{stranger:?}: {report:?}");
+    within(SHORT, "drop", || drop(dropped));
+}
+
 type Sent = (Numbered, kafka_producer::Delivery);
 
 fn tell((record, delivery): &Sent) -> Told {

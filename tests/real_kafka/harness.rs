@@ -1,5 +1,9 @@
 //! The harness itself, proven with Kafka's own producer before ours relies on it.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+
 use crate::kafka_harness::{Cluster, ConsumedRecord, TimestampType};
 use crate::support::{one_broker, three_brokers};
 
@@ -100,4 +104,58 @@ fn harness_kills_pauses_and_restarts_brokers() {
     assert_eq!(values(&cluster.consume("kept", usize::MAX)), ["1", "2", "3"]);
     let dump = cluster.dump_log(first, "kept", 0);
     assert_eq!(dump.iter().filter(|l| l.contains("payload: ")).count(), 3, "{dump:#?}");
+}
+
+/// Another test of this binary, alone, with an empty cache and nothing on its path, or only Java.
+fn run_small_test(with_java: bool, kafka_tests: &str) -> Output {
+    let name = format!("path-{with_java}-{kafka_tests}-{}", std::process::id());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(folder.join("bin")).expect("a folder");
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    if with_java {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let java = std::env::split_paths(&path).map(|f| f.join("java")).find(|f| f.is_file());
+        if let Some(java) = java {
+            symlink(java, folder.join("bin/java")).expect("a link");
+        }
+    } else {
+        command.env_remove("JAVA_HOME");
+    }
+    let output = command
+        .args(["--exact", SMALL_TEST])
+        .env("PATH", folder.join("bin"))
+        .env("KAFKA_PRODUCER_CACHE", folder.join("cache"))
+        .env("KAFKA_TESTS", kafka_tests)
+        .env_remove("KAFKA_HOME")
+        .output()
+        .expect("this binary runs");
+    std::fs::remove_dir_all(&folder).expect("the folder is there");
+    output
+}
+
+/// Starts one broker, and does little with it.
+const SMALL_TEST: &str = "contents::the_brokers_own_timestamps_are_reported";
+
+fn assert_missing(program: &str, with_java: bool) {
+    let skipped = run_small_test(with_java, "");
+    let said = String::from_utf8_lossy(&skipped.stderr);
+    assert!(skipped.status.success(), "{said}");
+    let reason = format!("SKIPPED the_brokers_own_timestamps_are_reported: no {program}: ");
+    assert!(said.lines().any(|line| line.contains(&reason)), "{said}");
+    let failed = run_small_test(with_java, "require");
+    let said = String::from_utf8_lossy(&failed.stdout);
+    assert!(!failed.status.success() && said.contains(&format!("no {program}: ")), "{said}");
+}
+
+#[test]
+fn a_missing_java_is_named_and_skips_a_test_unless_it_is_required() {
+    assert_missing("java", false);
+}
+
+#[test]
+fn a_missing_maven_is_named_and_skips_a_test_unless_it_is_required() {
+    let test = "a_missing_maven_is_named_and_skips_a_test_unless_it_is_required";
+    if one_broker(test).is_some() {
+        assert_missing("mvn", true); // since Java is there
+    }
 }
