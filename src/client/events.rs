@@ -20,7 +20,8 @@ use crate::types::NodeId;
 
 /// A broker before Kafka 0.10, or a listener that expects TLS or SASL, ends the connection when it
 /// reads ApiVersions.
-const CLOSED_ON_API_VERSIONS: &str = " when asked for its API versions (is it older than Kafka 0.10, or does it expect TLS or SASL?)";
+const CLOSED_ON_API_VERSIONS: &str = " when asked for its API versions \
+    (is it older than Kafka 0.10, or does it expect TLS or SASL?)";
 
 impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Begins to connect to a node: first its name is looked up, then its addresses are tried.

@@ -6,8 +6,8 @@
 //! but no connection that stands.
 //!
 //! All addresses of a name are given, in the system's order of preference, for both values of
-//! `client.dns.lookup`. `resolve_canonical_bootstrap_servers_only` would also look up the addresses'
-//! canonical names, which Kerberos alone needs and std can't do.
+//! `client.dns.lookup`. `resolve_canonical_bootstrap_servers_only` would also look up the
+//! addresses' canonical names, which Kerberos alone needs and std can't do.
 
 use std::collections::VecDeque;
 use std::io;

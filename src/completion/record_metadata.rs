@@ -51,7 +51,7 @@ impl RecordMetadata {
     }
 
     /// The record's offset in its partition. `None` if the broker did not tell: always with
-    /// `acks=0`, and after a retry that the broker recognized as a duplicate it no longer remembers.
+    /// `acks=0`, and after a retry that the broker took for a duplicate it no longer remembers.
     pub fn offset(&self) -> Option<i64> {
         self.offset
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::ErrorClass::{
+use crate::error::ErrorClass::{
     self, ApplicationRecoverable, Fatal, InvalidConfiguration, RefreshRetriable, Retriable,
 };
 

@@ -219,8 +219,8 @@ proptest! {
         for (i, record) in records.iter().enumerate() {
             let (record, size) = (record.data(), builder.size());
             let predicted = builder.record_size(&record);
-            let estimate =
-                estimate_size_upper_bound(record.key.map(<[u8]>::len), record.value.map(<[u8]>::len), record.headers);
+            let (key, value) = (record.key.map(<[u8]>::len), record.value.map(<[u8]>::len));
+            let estimate = estimate_size_upper_bound(key, value, record.headers);
             prop_assert!(predicted + RECORD_BATCH_OVERHEAD <= estimate);
             let fits = predicted <= builder.room();
             let index = builder.try_append(&record);
@@ -231,7 +231,8 @@ proptest! {
             }
             prop_assert_eq!(builder.size(), size + predicted);
         }
-        let memory: Vec<_> = builder.segments().iter().map(|s| (s.as_ptr(), s.capacity())).collect();
+        let place_of = |s: &Vec<u8>| (s.as_ptr(), s.capacity());
+        let memory: Vec<_> = builder.segments().iter().map(place_of).collect();
         builder.finish(id, epoch, sequence, transactional);
 
         let bytes = builder.segments().concat();
@@ -249,7 +250,7 @@ proptest! {
         let wanted: Vec<_> = (0..).zip(&records).map(|(i, r)| Ok(r.read(i))).collect();
         prop_assert_eq!(&batch.records().unwrap().collect::<Vec<_>>(), &wanted);
         prop_assert_eq!(&builder.records().collect::<Vec<_>>(), &wanted);
-        let after: Vec<_> = builder.into_segments().iter().map(|s| (s.as_ptr(), s.capacity())).collect();
+        let after: Vec<_> = builder.into_segments().iter().map(place_of).collect();
         prop_assert_eq!(memory, after);
     }
 

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ErrorCode;
 use crate::protocol::ApiKey;
+use crate::protocol::ErrorCode;
 
 /// A fault: the requests that it meets and what it does to them.
 ///

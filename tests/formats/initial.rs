@@ -27,12 +27,13 @@ prop_compose! {
         epoch in -1..i64::MAX,
         finalized in vec((text(), any::<(i16, i16)>()), 0..3),
     ) -> ApiVersionsResponse {
-        let api_keys = api_keys.into_iter();
+        let api_version = |(api_key, versions)| ApiVersion { api_key, versions };
+        let api_keys = api_keys.into_iter().map(api_version).collect();
         let supported = supported.into_iter();
         let finalized = finalized.into_iter();
         ApiVersionsResponse {
             error_code: ErrorCode(error_code),
-            api_keys: api_keys.map(|(api_key, versions)| ApiVersion { api_key, versions }).collect(),
+            api_keys,
             throttle_time_ms,
             supported_features: supported
                 .map(|(name, versions)| SupportedFeature { name: name.into(), versions })

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::ErrorCode;
 use crate::producer::record::validate_topic;
+use crate::protocol::ErrorCode;
 use crate::protocol::{
     ApiKey, ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeature,
     InitProducerIdRequest, InitProducerIdResponse, MetadataRequest, MetadataResponse,

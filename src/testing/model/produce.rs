@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ErrorCode;
+use crate::protocol::ErrorCode;
 use crate::protocol::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, RecordError, TopicProduceResponse, TopicRef,
