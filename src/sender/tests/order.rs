@@ -38,7 +38,7 @@ fn a_full_request_ends_before_the_next_batch_and_the_next_request_begins_there()
     let mut s = Scenario::new(|s| {
         s.leaders = vec![(1, 0); 3];
         s.max_in_flight = 1;
-        // Two of the batches are more than a request holds; one alone is, too, and goes all the same.
+        // Two of the batches are more than a request holds; one is, too, and goes all the same.
         s.sender.max_request_size = 60;
     });
     for partition in [0, 1, 2] {
