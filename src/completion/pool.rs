@@ -190,7 +190,8 @@ impl Pool {
                 self.work.wait(&mut queue);
                 continue;
             }
-            queue.threads[me] = if work.is_some() { ThreadState::Busy } else { ThreadState::Ended };
+            let state = if work.is_some() { ThreadState::Busy } else { ThreadState::Leaving };
+            queue.threads[me] = state;
             if queue.stopping {
                 self.ending.notify_all();
             }
