@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::callback::{CompletedBatch, Context, in_callback};
+use super::flush::FlushToken;
 use super::lane::Lane;
 use super::log_relay::LogEvent;
 use super::pool::Pool;
@@ -180,6 +181,11 @@ impl CallbackExecutor {
         }
     }
 
+    /// Has a flush wait for a partition's callbacks that were submitted before it began.
+    pub(crate) fn join_flush(&self, lane: &Lane, flush: &FlushToken) {
+        lane.join(flush);
+    }
+
     /// Has a line logged on the executor's side, in order. Never blocks; if the log can't keep up,
     /// lines are lost, and their number is logged.
     pub(crate) fn log(&self, event: LogEvent) {
@@ -241,6 +247,8 @@ impl CallbackExecutor {
             self.pool.abandon();
             self.pool.wait_for_end(deadline.since(clock.now()));
         }
+        // Should the sender itself be stuck, in a callback under `Inline`, it finds the end there.
+        self.pool.abandon();
         let threads_stuck = self.join_ended(&self.pool.wait_for_idle_threads());
         if threads_stuck == 0 {
             // A stuck thread may be in the logger, and logs the rest itself should it return.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::callback::CompletedBatch;
+use super::flush::FlushToken;
 use crate::sync::Mutex;
 
 /// One a partition. Its batches' callbacks run one batch at a time, in the order of submission.
@@ -19,6 +20,10 @@ struct LaneState {
     waiting: VecDeque<CompletedBatch>,
     /// The lane is in the run queue, or its batch is being run: nobody may schedule it again.
     scheduled: bool,
+    /// Callbacks of the batch that is being run.
+    running: usize,
+    /// Flushes that began since it was taken.
+    joined: Vec<FlushToken>,
 }
 
 impl Lane {
@@ -37,7 +42,22 @@ impl Lane {
     pub(super) fn take(&self) -> Option<CompletedBatch> {
         let mut state = self.state.lock();
         debug_assert!(state.scheduled);
-        state.waiting.pop_front()
+        let batch = state.waiting.pop_front();
+        state.running = batch.as_ref().map_or(0, |batch| batch.callbacks.len());
+        batch
+    }
+
+    /// Has a flush wait for the callbacks of all batches that are here, the one being run included;
+    /// of that one it counts all until the last has run.
+    pub(super) fn join(&self, flush: &FlushToken) {
+        let mut state = self.state.lock();
+        for batch in &mut state.waiting {
+            batch.flush.push(flush.sibling(0, batch.callbacks.len()));
+        }
+        if state.running > 0 {
+            let token = flush.sibling(0, state.running);
+            state.joined.push(token);
+        }
     }
 
     /// The batch that was taken is done with. True if there are more: the caller must schedule
@@ -46,6 +66,11 @@ impl Lane {
         let mut state = self.state.lock();
         debug_assert!(state.scheduled);
         state.scheduled = !state.waiting.is_empty();
-        state.scheduled
+        state.running = 0;
+        let over = std::mem::take(&mut state.joined);
+        let has_more = state.scheduled;
+        drop(state);
+        drop(over);
+        has_more
     }
 }

@@ -154,8 +154,14 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Marks all that is incomplete as awaited by the flush, and ends its linger.
+    /// Marks all that is incomplete, and callbacks yet to run, as awaited by the flush, and ends
+    /// the linger.
     fn flush(&mut self, token: &FlushToken, now: MonoTime) {
+        if self.executor.outstanding() > 0 {
+            for id in self.index.ids() {
+                self.executor.join_flush(&self.index.partition(id).queue.lane, token);
+            }
+        }
         for id in self.index.active() {
             let partition = self.index.partition(id);
             let mark = |batch: &mut ProducerBatch| {
