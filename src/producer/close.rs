@@ -38,6 +38,15 @@ impl CloseReport {
 /// The sender keeps its deadline; this is for a machine that is too busy to run it.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// What callbacks get of a close's time, so that those of records given up are called as well.
+fn share_of_callbacks(timeout: Duration) -> Duration {
+    const AT_MOST: Duration = Duration::from_millis(500);
+    (timeout / 8).min(AT_MOST)
+}
+
+/// What they get in any case, however short the time was: callbacks that return at once are called.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
 impl Core {
     /// Refuses new records, drains those accepted, runs their callbacks, ends the threads.
     pub(super) fn close(&self, timeout: Duration) -> CloseReport {
@@ -49,7 +58,7 @@ impl Core {
             return report.clone();
         }
         let deadline = self.clock.now() + timeout;
-        self.begin_close(timeout);
+        self.begin_close(timeout - share_of_callbacks(timeout));
         let ended = self.ending.wait(&self.clock, deadline + GRACE);
         let aborted_records = ended.map_or(0, |ended| ended.aborted_records);
         let mut threads_stuck = 0;
@@ -60,7 +69,7 @@ impl Core {
                 None => threads_stuck += 1,
             }
         }
-        let left = self.executor.close(deadline.since(self.clock.now()));
+        let left = self.executor.close(deadline.since(self.clock.now()).max(LAST_WORDS));
         if !self.resolver.wait_ended(deadline.since(self.clock.now())) {
             threads_stuck += 1;
         }

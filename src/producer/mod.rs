@@ -219,8 +219,10 @@ impl KafkaProducer {
     }
 
     /// Closes the producer: refuses new records, has those accepted delivered and their callbacks
-    /// run, and ends all threads. What is not delivered within `timeout` fails with cause `Closed`;
-    /// zero gives up at once. Calling it again returns the same report.
+    /// run, and ends all threads. What is not delivered shortly before `timeout` is over (an eighth
+    /// of it, half a second at most) fails with cause `Closed`, which its callbacks are told of in
+    /// the time that is left, or in a quarter of a second; zero gives up at once. Calling it again
+    /// returns the same report.
     pub fn close(&self, timeout: Duration) -> CloseReport {
         self.handle.core.close(timeout)
     }
