@@ -1,0 +1,205 @@
+//! Closed while other threads send and wait: nobody is left waiting, and each accepted record is
+//! told of once.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kafka_producer::testing::{Fault, TestCluster};
+use kafka_producer::{Error, KafkaProducer, ProducerRecord, TopicRecord};
+
+use crate::common::{LONG, builder, fate, ms};
+use crate::{
+    assert_threads_end, endless_linger, eventually, is_closed, is_given_up, send_with, telling,
+};
+
+/// Closes while eight threads send; gives how many records were accepted, delivered, given up.
+fn close_amid_sends(cluster: &TestCluster, timeout: Duration) -> [usize; 3] {
+    let producer = builder(cluster).client_id("amid").batch_size(2_000).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let (told, results) = telling();
+    let (accepted, deliveries, report) = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let (producer, told) = (producer.clone(), told.clone());
+                scope.spawn(move || {
+                    let topic = producer.topic("t").unwrap();
+                    let (mut called, mut deliveries) = (0, Vec::new());
+                    loop {
+                        let sent = match thread % 3 {
+                            0 => topic.send(TopicRecord::new("v")).map(|d| deliveries.push(d)),
+                            1 => send_with(&producer, &told).map(|()| called += 1),
+                            _ => match producer.try_send(ProducerRecord::new("t", "v")) {
+                                Ok(delivery) => {
+                                    deliveries.push(delivery);
+                                    Ok(())
+                                }
+                                Err(refused) => Err(refused.into()),
+                            },
+                        };
+                        match sent {
+                            Ok(()) => {}
+                            Err(Error::Closed) => return (called, deliveries),
+                            Err(Error::BufferExhausted { .. }) => std::thread::yield_now(),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        assert!(cluster.wait_for_count("t", 2_000, LONG));
+        let report = producer.close(timeout);
+        let mut all = (0, Vec::new());
+        for thread in threads {
+            let (called, deliveries) = thread.join().unwrap();
+            all.0 += called;
+            all.1.extend(deliveries);
+        }
+        (all.0 + all.1.len(), all.1, report)
+    });
+    drop(told);
+    assert_eq!((report.callbacks_left, report.threads_stuck), (0, 0), "{report:?}");
+    let mut outcome = [accepted, 0, 0];
+    let mut count = |result: Result<(), Error>| match result {
+        Ok(()) => outcome[1] += 1,
+        Err(error) => {
+            assert!(is_given_up(&error), "{error}");
+            outcome[2] += 1;
+        }
+    };
+    for delivery in &deliveries {
+        count(delivery.try_get().expect("decided when close returns").map(drop));
+    }
+    while let Some(result) = results.next() {
+        count(result.map(drop));
+    }
+    assert_eq!(report.aborted_records, outcome[2], "{report:?}");
+    assert_threads_end("amid");
+    outcome
+}
+
+#[test]
+fn a_close_amid_sends_delivers_all_that_was_accepted() {
+    let cluster = TestCluster::builder().brokers(2).topic("t", 4).start();
+    let [accepted, delivered, given_up] = close_amid_sends(&cluster, LONG);
+    assert_eq!((delivered, given_up), (accepted, 0));
+    assert_eq!(cluster.count("t"), accepted as u64);
+}
+
+#[test]
+fn a_close_amid_sends_that_gives_up_tells_of_each_record_once() {
+    let cluster = TestCluster::builder().brokers(2).topic("t", 4).start();
+    cluster.inject(Fault::produce().broker(2).skip(20).always().silence());
+    let [accepted, delivered, given_up] = close_amid_sends(&cluster, ms(1_500));
+    assert_eq!(delivered + given_up, accepted);
+    assert!(delivered > 0 && given_up > 0, "{delivered} of {accepted}");
+    assert!(cluster.count("t") >= delivered as u64);
+}
+
+/// Runs `call` in a thread, closes when `is_waiting`, and gives what the call came to.
+fn close_during<T: Send>(
+    producer: &KafkaProducer,
+    timeout: Duration,
+    is_waiting: impl FnMut() -> bool,
+    call: impl FnOnce() -> T + Send,
+) -> T {
+    std::thread::scope(|scope| {
+        let (done, result) = mpsc::channel();
+        scope.spawn(move || done.send(call()).unwrap());
+        eventually("nobody waits", is_waiting);
+        assert!(result.try_recv().is_err(), "it did not wait");
+        producer.close(timeout);
+        result.recv_timeout(LONG).expect("it waits still")
+    })
+}
+
+#[test]
+fn who_waits_for_memory_is_told() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster)
+        .buffer_memory(4_000)
+        .batch_size(1_000)
+        .max_block(LONG * 10)
+        .build()
+        .unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    cluster.freeze_broker(1);
+    let value = [b'x'; 900];
+    let record = || ProducerRecord::new("t", &value);
+    let mut deliveries = Vec::new();
+    while let Ok(delivery) = producer.try_send(record()) {
+        deliveries.push(delivery);
+    }
+    let is_waiting = || true;
+    let refused = close_during(&producer, ms(200), is_waiting, || producer.send(record()));
+    assert!(is_closed(&refused), "{refused:?}");
+    assert!(deliveries.iter().all(|delivery| is_given_up(&fate(delivery).unwrap_err())));
+}
+
+#[test]
+fn who_waits_for_metadata_is_told() {
+    let cluster = TestCluster::builder().auto_create(false).topic("t", 1).start();
+    let producer = builder(&cluster).max_block(LONG * 10).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let asked = cluster.counters().requests(kafka_producer::testing::Api::Metadata);
+    let is_asked =
+        || cluster.counters().requests(kafka_producer::testing::Api::Metadata) >= asked + 4;
+    let unknown = || ProducerRecord::new("unknown", "v");
+    let results = close_during(&producer, LONG, is_asked, || {
+        std::thread::scope(|scope| {
+            let calls = [
+                scope.spawn(|| producer.send(unknown()).map(drop)),
+                scope.spawn(|| producer.send(ProducerRecord::new("t", "v").partition(5)).map(drop)),
+                scope.spawn(|| producer.send_with(unknown(), |_| panic!("not accepted"))),
+                scope.spawn(|| producer.partitions_for("unknown").map(drop)),
+                scope.spawn(|| producer.topic("unknown").map(drop)),
+                scope.spawn(|| producer.wait_ready(&["t", "unknown"], LONG * 10)),
+            ];
+            calls.map(|call| call.join().unwrap())
+        })
+    });
+    assert!(results.iter().all(is_closed), "{results:?}");
+}
+
+#[test]
+fn who_waits_for_the_backlog_of_callbacks_is_told() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).callback_max_pending(1).max_block(LONG * 10).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    cluster.freeze_broker(1);
+    let (told, results) = telling();
+    send_with(&producer, &told).unwrap();
+    let refused = close_during(&producer, ms(200), || true, || send_with(&producer, &told));
+    assert!(is_closed(&refused), "{refused:?}");
+    drop(told);
+    assert!(is_given_up(&results.next().unwrap().unwrap_err()));
+    assert!(results.next().is_none());
+}
+
+#[test]
+fn who_waits_for_a_delivery_or_a_flush_is_told() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = endless_linger(&cluster).wait_ends_linger(false).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let delivery = producer.send(ProducerRecord::new("t", "v")).unwrap();
+    let waited = close_during(&producer, LONG, || true, || delivery.wait_timeout(LONG * 10));
+    assert_eq!(waited.unwrap().offset(), Some(0));
+
+    let producer = endless_linger(&cluster).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    cluster.freeze_broker(1);
+    let delivery = producer.send(ProducerRecord::new("t", "v")).unwrap();
+    let results = close_during(
+        &producer,
+        ms(300),
+        || true,
+        || {
+            std::thread::scope(|scope| {
+                let flush = scope.spawn(|| producer.flush(LONG * 10));
+                let wait = scope.spawn(|| delivery.wait_timeout(LONG * 10));
+                (flush.join().unwrap(), wait.join().unwrap())
+            })
+        },
+    );
+    results.0.unwrap();
+    assert!(is_given_up(&results.1.unwrap_err()));
+}
