@@ -21,7 +21,7 @@ use self::buffer_pool::{Allocation, BufferPool, PoolError};
 use self::inbox::{Event, Inbox};
 use self::queue::{Append, Appended, Limits};
 use self::topic_map::{Topic, TopicMap};
-use crate::completion::Delivery;
+use crate::completion::{Delivery, in_inline_callback};
 use crate::error::Error;
 use crate::sync::Arc;
 use crate::time::{Clock, MonoTime};
@@ -137,6 +137,11 @@ impl RecordAccumulator {
             Ok(Allocation::Queued(place)) => {
                 self.inbox.push(Event::MemoryWanted, MonoTime::ZERO);
                 match patience.begin(&self.clock) {
+                    Some(_) if in_inline_callback() => {
+                        // On the sender's thread, which alone brings memory back.
+                        self.pool.cancel(place);
+                        return Err(Error::InCallback { call: "send" });
+                    }
                     Some((begun, deadline)) => {
                         let outcome = self.pool.wait(place, &self.clock, deadline);
                         waited = self.clock.now().since(begun);
