@@ -131,10 +131,10 @@ impl Drop for FlushToken {
 mod tests {
     use std::thread;
 
+    use super::super::racing::{self, Begun};
     use super::*;
 
     const SOON: Duration = Duration::from_millis(1);
-    const LONG: Duration = Duration::from_secs(600);
 
     fn left(flush: &FlushWait) -> Option<(usize, usize)> {
         let clock = Clock::system();
@@ -182,16 +182,22 @@ mod tests {
 
     #[test]
     fn the_last_token_wakes_the_waiter() {
-        for _ in 0..1_000 {
+        for round in 0..racing::ROUNDS {
             let flush = FlushWait::begin();
-            let tokens = [flush.token(1, 0), flush.token(1, 1)];
-            let waiter = thread::spawn(move || {
-                let clock = Clock::system();
-                flush.wait(&clock, clock.now() + LONG)
+            let [first, last] = [flush.token(1, 0), flush.token(1, 1)];
+            drop(first);
+            let begun = Arc::new(Begun::default());
+            let waiter = thread::spawn({
+                let begun = begun.clone();
+                move || {
+                    let clock = Clock::system();
+                    begun.set();
+                    racing::in_time(|| flush.wait(&clock, clock.now() + racing::LIMIT))
+                }
             });
-            let droppers = tokens.map(|token| thread::spawn(move || drop(token)));
+            racing::meet(round, || begun.is_set());
+            drop(last);
             assert!(waiter.join().unwrap().is_ok());
-            droppers.into_iter().for_each(|dropper| dropper.join().unwrap());
         }
     }
 }

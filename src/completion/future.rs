@@ -332,6 +332,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
+    use super::super::racing::{self, Begun};
     use super::*;
 
     /// Tells a channel of each wait, and of the lock's being free then.
@@ -340,6 +341,12 @@ mod tests {
     impl WaitListener for Listening {
         fn on_wait(&self) {
             let _ = self.0.try_send(());
+        }
+    }
+
+    impl WaitListener for Begun {
+        fn on_wait(&self) {
+            self.set();
         }
     }
 
@@ -491,12 +498,15 @@ mod tests {
 
     #[test]
     fn no_wake_up_is_lost_between_check_and_sleep() {
-        for round in 0..2_000 {
-            let (result, _waits) = batch();
+        for round in 0..racing::ROUNDS {
+            let begun = Arc::new(Begun::default());
+            let result = Arc::new(BatchResult::new("t".into(), 0, begun.clone()));
             let delivery = record(&result, 0);
-            let waiter = thread::spawn(move || delivery.wait().unwrap().offset());
-            result.complete(delivered(round));
-            assert_eq!(waiter.join().unwrap(), Some(round));
+            let wait = move || delivery.wait_timeout(racing::LIMIT).unwrap().offset();
+            let waiter = thread::spawn(|| racing::in_time(wait));
+            racing::meet(round, || begun.is_set());
+            result.complete(delivered(round.into()));
+            assert_eq!(waiter.join().unwrap(), Some(round.into()));
         }
     }
 

@@ -18,6 +18,8 @@ mod slots; // callback.max.pending
 
 #[cfg(test)]
 mod executor_tests;
+#[cfg(test)]
+mod racing; // wake-ups, raced
 
 #[allow(unused_imports)]
 pub(crate) use self::{

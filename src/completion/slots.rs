@@ -148,6 +148,7 @@ mod tests {
     use std::thread;
 
     use super::super::callback::Context;
+    use super::super::racing;
     use super::*;
     use crate::sync::Arc;
 
@@ -214,6 +215,25 @@ mod tests {
         });
         assert_eq!(slots.used(), 0);
         assert!(most.into_inner() <= 2);
+    }
+
+    #[test]
+    fn a_slot_freed_between_check_and_sleep_wakes_its_waiter() {
+        for round in 0..racing::ROUNDS {
+            let slots = Arc::new(Slots::new(1));
+            slots.try_acquire().unwrap().keep();
+            let waiter = thread::spawn({
+                let slots = slots.clone();
+                move || {
+                    let clock = Clock::system();
+                    let deadline = clock.now() + racing::LIMIT;
+                    racing::in_time(|| slots.acquire(&clock, deadline).map(Slot::keep))
+                }
+            });
+            racing::meet(round, || slots.waiting.load(Ordering::SeqCst) > 0);
+            slots.release();
+            assert!(waiter.join().unwrap().is_ok());
+        }
     }
 
     #[test]
