@@ -1,4 +1,166 @@
-//! A Kafka producer for programs that run on plain threads.
+//! A Kafka producer for programs that run on plain threads: no async runtime, no C in the default
+//! build. It mirrors the Java client's design and names.
+//!
+//! A [`KafkaProducer`] is a cheap handle, to be cloned and used from any number of threads. Behind
+//! it are a buffer of records, one thread that talks to the brokers, and threads that run
+//! callbacks. Build one for a cluster and keep it: all threads that share it share its batches.
+//!
+//! ```
+//! use kafka_producer::{KafkaProducer, ProducerRecord};
+//! use std::time::Duration;
+//!
+//! # let cluster = kafka_producer::testing::TestCluster::start();
+//! # let servers = cluster.bootstrap_servers();
+//! let producer = KafkaProducer::builder().bootstrap_servers(servers).build()?;
+//!
+//! let mut deliveries = Vec::new();
+//! for number in 0..100 {
+//!     let (key, value) = (number.to_string(), format!("order {number}"));
+//!     deliveries.push(producer.send(ProducerRecord::new("orders", &value).key(&key))?);
+//! }
+//! for delivery in deliveries {
+//!     let metadata = delivery.wait()?;
+//!     assert_eq!(metadata.topic(), "orders");
+//! }
+//!
+//! assert!(producer.close(Duration::from_secs(10)).is_clean());
+//! # assert_eq!(cluster.count("orders"), 100);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Sending
+//!
+//! [`send`](KafkaProducer::send) puts the record into the buffer and returns; the sender's thread
+//! gathers records into batches and batches into requests. `Err` means that the record was not
+//! accepted, and nothing will ever happen to it. `Ok` means that it was, and then its fate is
+//! decided exactly once: it is delivered, or it fails. The [`Delivery`] tells which. Dropping it
+//! cancels nothing.
+//!
+//! `send` waits only while it doesn't know the topic yet, or while the buffer is full, and then for
+//! `max.block.ms` at most. [`try_send`](KafkaProducer::try_send) never waits: it gives the record
+//! back instead. [`topic`](KafkaProducer::topic) looks a topic up once, for loops that send to it.
+//!
+//! # Acknowledgements
+//!
+//! With `acks=all`, the default, a record counts as delivered when all in-sync replicas have it.
+//! With `acks=1` the leader's word is enough, and with `acks=0` the socket's: such records have no
+//! offset, and the producer doesn't hear of refusals. See [`Acks`].
+//!
+//! A batch that failed for a reason that may pass is sent again, for as long as
+//! `delivery.timeout.ms` allows; `retries` is best left alone.
+//!
+//! # Batches and linger
+//!
+//! Each partition has a batch that is being filled. It is sent when it has reached `batch.size`, or
+//! when its first record has waited for `linger.ms`, whichever is sooner. A longer linger makes
+//! fewer, larger requests. A batch is sent at once if each of its records has a thread that waits
+//! for it, so that sending one record and waiting for it costs no linger (`wait.ends.linger`).
+//!
+//! # Memory
+//!
+//! Records that wait for delivery hold at most `buffer.memory` bytes. At the bound `send` waits for
+//! memory, first come, first served, and fails with [`Error::BufferExhausted`] after
+//! `max.block.ms`. A batch is charged for what it holds, so that many quiet partitions don't use
+//! the buffer up.
+//!
+//! # Idempotence and order
+//!
+//! With `enable.idempotence`, the default, batches are numbered: a broker that gets one twice keeps
+//! one copy, and a partition's records are stored in the order in which they were accepted. Without
+//! it retries can make duplicates, and order is kept only with
+//! `max.in.flight.requests.per.connection=1`. What the program sends twice by itself is two records
+//! in any case.
+//!
+//! # Callbacks
+//!
+//! [`send_with`](KafkaProducer::send_with) takes a closure that is called when the record's fate is
+//! decided. It runs on a thread of its own kind, and never on the one that sends: a slow callback
+//! delays other callbacks and no record. Callbacks of one partition run one at a time and in order,
+//! also with several `callback.threads`. At most `callback.max.pending` records have a callback
+//! that has not begun; past that `send_with` waits. A program's own thread pool can take the place
+//! of these threads: see [`Executor`].
+//!
+//! ```
+//! use kafka_producer::{KafkaProducer, ProducerRecord};
+//! use std::sync::mpsc;
+//! use std::time::Duration;
+//!
+//! # let cluster = kafka_producer::testing::TestCluster::start();
+//! # let servers = cluster.bootstrap_servers();
+//! let producer = KafkaProducer::builder()
+//!     .bootstrap_servers(servers)
+//!     .callback_threads(2)
+//!     .linger(Duration::from_millis(5))
+//!     .build()?;
+//! let (failures, failed) = mpsc::channel();
+//! for number in 0..10 {
+//!     let failures = failures.clone();
+//!     let value = format!("order {number}");
+//!     producer.send_with(ProducerRecord::new("orders", &value), move |result| {
+//!         if let Err(error) = result {
+//!             let _ = failures.send((number, error.clone()));
+//!         }
+//!     })?;
+//! }
+//! // Returns when all of it is decided and all callbacks have run.
+//! producer.flush(Duration::from_secs(10))?;
+//! assert!(failed.try_recv().is_err(), "all ten were delivered");
+//! # assert_eq!(cluster.count("orders"), 10);
+//! # Ok::<(), kafka_producer::Error>(())
+//! ```
+//!
+//! # Errors
+//!
+//! There is one [`Error`] for every call. [`Error::class`] tells what can be done about it. A
+//! failed delivery is [`Error::Delivery`], with its cause, the attempts made, and whether the
+//! record may be in the log all the same ([`Persisted`]): only what is surely not there can be sent
+//! again without fear of a duplicate.
+//!
+//! ```
+//! use kafka_producer::{Error, KafkaProducer, ProducerRecord};
+//!
+//! let error = KafkaProducer::builder().property("batch.sise", "1000").build().unwrap_err();
+//! assert!(error.to_string().contains("batch.size"), "it names the nearest key: {error}");
+//!
+//! # let cluster = kafka_producer::testing::TestCluster::start();
+//! # let servers = cluster.bootstrap_servers();
+//! let producer = KafkaProducer::builder().bootstrap_servers(servers).build()?;
+//! let record = ProducerRecord::new("orders", "paid");
+//! match producer.try_send(record) {
+//!     Ok(delivery) => println!("{}", delivery.wait()?),
+//!     Err(refused) => {
+//!         // Nothing is known of the topic yet. It has been asked for: try again in a moment.
+//!         assert!(matches!(refused.error(), Error::NotReady { .. }));
+//!         let (record, _) = refused.into_parts();
+//!         producer.send(record)?.wait()?;
+//!     }
+//! }
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Closing
+//!
+//! [`close`](KafkaProducer::close) refuses new records, has the accepted ones delivered and their
+//! callbacks run, and ends all threads, within the time it is given. What is not delivered by then
+//! fails. Its [`CloseReport`] says what was left undone. Dropping the last handle closes as well,
+//! within `close.on.drop.timeout.ms`, and logs what was left.
+//!
+//! # Settings
+//!
+//! [`KafkaProducer::builder`] has typed setters, and takes Kafka's own keys by
+//! [`property`](ProducerBuilder::property) and
+//! [`properties_text`](ProducerBuilder::properties_text). An unknown key, or one that this crate
+//! does not support, is an error. The [`config`] module tells of each key.
+//!
+//! # Testing your program
+//!
+//! With the feature `testing`, the module `testing` has a Kafka cluster that runs inside the
+//! process and can be told to misbehave. The examples above were run against it.
+//!
+//! # How it works
+//!
+//! `ARCHITECTURE.md`, beside the crate's sources, tells the way of a record from station to
+//! station, the threads, the order of locks, and what has gone wrong before.
 
 #![forbid(unsafe_code)]
 
