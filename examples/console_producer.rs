@@ -60,7 +60,7 @@ const OPTIONS: &[Opt] = &[
     one(&["--batch-size", "--max-partition-memory-bytes"], "BYTES", "batch.size").default("16384"),
     one(&["--metadata-expiry-ms"], "MS", "metadata.max.age.ms").default("300000"),
     one(&["--max-block-ms"], "MS", "max.block.ms").default("60000"),
-    optional(&["--compression-codec"], "CODEC", "gzip", "compression.type; without a codec, gzip"),
+    optional(&["--compression-codec"], "CODEC", "gzip", "compression.type; so far only none works"),
     one(&["--line-reader"], "CLASS", "not supported but for Kafka's own LineMessageReader"),
     one(&["--reader-config"], "FILE", "not supported: use --reader-property"),
 ];

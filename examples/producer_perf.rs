@@ -168,7 +168,10 @@ impl Plan {
             "none" => How::None,
             "handle" => How::Handle,
             "callback" => How::Callback,
-            other => return Err(Usage(format!("--delivery {other}: none, handle or callback"))),
+            other => {
+                let text = format!("--delivery takes none, handle or callback, not {other:?}");
+                return Err(Usage(text));
+            }
         };
         let throughput: f64 = args.number("--throughput", -1.0..=1e12)?;
         if throughput == 0.0 {

@@ -245,9 +245,10 @@ impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "delivery to {} failed after {} attempts and {} ms: {}",
+            "delivery to {} failed after {} attempt{} and {} ms: {}",
             self.topic_partition,
             self.attempts,
+            if self.attempts == 1 { "" } else { "s" },
             self.elapsed.as_millis(),
             self.cause,
         )?;

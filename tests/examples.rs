@@ -153,7 +153,8 @@ fn a_wrong_command_line_is_told_what_is_wrong() {
         ("--topic --sync", "--topic NAME"),
         ("--sync=1", "--sync takes no value"),
         ("--topics a", "--topic meant"),
-        ("stray", "\"stray\""),
+        ("stray", "\"stray\" stands alone"),
+        ("-x", "no option \"-x\""),
         ("--props", "--props K=V"),
     ] {
         let error = parse(line).err().unwrap().to_string();

@@ -335,3 +335,11 @@ fn dropping_the_cluster_ends_every_connection() {
     assert_eq!(delayed.read_frame(), None);
     assert_eq!(idle.read_frame(), None);
 }
+
+#[test]
+fn topics_that_cannot_be_are_told_why() {
+    let two = TestCluster::builder().topic("a", 1).topic("a", 2).try_start();
+    assert!(two.err().unwrap().to_string().contains("two topics \"a\""));
+    let odd = TestCluster::builder().topic("a b", 1).try_start().err().unwrap().to_string();
+    assert!(odd.contains("\"a b\"") && odd.contains("allowed"), "{odd}");
+}

@@ -127,6 +127,9 @@ impl Spec {
     {
         let options: &'static [Opt] = self.options;
         options.iter().find(|option| option.names.contains(&name)).ok_or_else(|| {
+            if !name.starts_with('-') {
+                return Usage(format!("{name:?} stands alone: all that this takes are options"));
+            }
             let all = options.iter().flat_map(|option| option.names);
             let near = all.max_by_key(|known| alike(known, name)).filter(|n| alike(n, name) > 4);
             let near = near.map(|near| format!("; is {near} meant?")).unwrap_or_default();
@@ -136,7 +139,8 @@ impl Spec {
 
     /// What `--help` prints.
     pub fn help(&self) -> String {
-        let mut text = format!("{}\n\nOptions:\n", self.about.trim());
+        let mut text =
+            format!("{}\n\nOptions, as --name value or --name=value:\n", self.about.trim());
         for option in self.options {
             let names = option.names.join(", ");
             let arguments = match option.takes {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use crate::producer::record::validate_topic;
 use crate::protocol::{ApiKey, VersionRange};
 use crate::sync::Arc;
 
@@ -108,7 +109,8 @@ impl TestClusterBuilder {
         let mut model = Model::new(self.settings, brokers);
         for (name, config) in self.topics {
             if !model.create_topic(&name, config) {
-                let text = format!("{name:?} is no name for a topic, or there is one already");
+                let wrong = validate_topic(&name).err().map(|error| error.to_string());
+                let text = wrong.unwrap_or_else(|| format!("there are two topics {name:?}"));
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
         }
