@@ -42,6 +42,8 @@ struct State {
     waiters: VecDeque<Arc<Waiter>>,
     /// Bytes held by the waiters' `gathered`.
     gathered: usize,
+    /// Buffers of `poolable` bytes, counted as gathered, for waiters that were granted as many.
+    reserved: Vec<Vec<u8>>,
     closed: bool,
 }
 
@@ -70,6 +72,7 @@ impl BufferPool {
             free: Vec::new(),
             waiters: VecDeque::new(),
             gathered: 0,
+            reserved: Vec::new(),
             closed: false,
         };
         Self { total, poolable, state: Mutex::new(state), waiting: AtomicUsize::new(0) }
@@ -164,8 +167,9 @@ impl BufferPool {
         if place.0.granted.swap(false, Ordering::AcqRel) {
             let size = place.0.gathered.swap(0, Ordering::AcqRel);
             state.gathered -= size;
+            let reserved = if size == self.poolable { state.reserved.pop() } else { None };
             self.invariants(state);
-            return Some(Ok(Vec::with_capacity(size)));
+            return Some(Ok(reserved.unwrap_or_else(|| Vec::with_capacity(size))));
         }
         state.closed.then_some(Err(PoolError::Closed))
     }
@@ -175,10 +179,15 @@ impl BufferPool {
         let mut state = self.state.lock();
         state.waiters.retain(|w| !Arc::ptr_eq(w, &place.0));
         self.waiting.store(state.waiters.len(), Ordering::Release);
-        place.0.granted.store(false, Ordering::Release);
+        let granted = place.0.granted.swap(false, Ordering::AcqRel);
         let gathered = place.0.gathered.swap(0, Ordering::AcqRel);
         state.gathered -= gathered;
-        state.unallocated += gathered;
+        let reserved =
+            if granted && gathered == self.poolable { state.reserved.pop() } else { None };
+        match reserved {
+            Some(buffer) => state.free.push(buffer),
+            None => state.unallocated += gathered,
+        }
         self.serve(&mut state);
         self.invariants(&state);
     }
@@ -196,7 +205,7 @@ impl BufferPool {
         // Freed only when the lock is gone.
         let mut garbage = Vec::new();
         for mut buffer in std::iter::once(first).chain(buffers) {
-            if buffer.capacity() == self.poolable && state.waiters.is_empty() && !state.closed {
+            if buffer.capacity() == self.poolable && !state.closed {
                 buffer.clear();
                 state.free.push(buffer);
             } else {
@@ -255,11 +264,18 @@ impl BufferPool {
     /// Gives what there is to the longest-waiting threads.
     fn serve(&self, state: &mut State) {
         while let Some(waiter) = state.waiters.front() {
-            state.unallocated += std::mem::take(&mut state.free).len() * self.poolable;
             let has = waiter.gathered.load(Ordering::Acquire);
-            let gets = (waiter.needed - has).min(state.unallocated);
+            let gets = if has == 0 && waiter.needed == self.poolable && !state.free.is_empty() {
+                // As it is, without the allocator.
+                state.reserved.extend(state.free.pop());
+                self.poolable
+            } else {
+                state.unallocated += std::mem::take(&mut state.free).len() * self.poolable;
+                let gets = (waiter.needed - has).min(state.unallocated);
+                state.unallocated -= gets;
+                gets
+            };
             waiter.gathered.store(has + gets, Ordering::Release);
-            state.unallocated -= gets;
             state.gathered += gets;
             if has + gets < waiter.needed {
                 return;
@@ -275,6 +291,10 @@ impl BufferPool {
         debug_assert!(
             state.unallocated + state.gathered + state.free.len() * self.poolable <= self.total,
             "more memory than there is"
+        );
+        debug_assert!(
+            state.reserved.len() * self.poolable <= state.gathered,
+            "reserved for nobody"
         );
         debug_assert!(!state.closed || state.waiters.is_empty(), "a waiter after close");
         debug_assert_eq!(self.waiting.load(Ordering::Relaxed), state.waiters.len());
@@ -381,12 +401,28 @@ mod tests {
 
     #[test]
     fn a_grant_that_comes_as_the_waiter_gives_up_is_not_lost() {
-        let pool = BufferPool::new(64, 16);
-        let all = granted(&pool, 64);
-        let place = queued(&pool, 40);
-        pool.release(all);
-        pool.cancel(place);
-        assert_eq!(pool.available(), 64);
+        for size in [40, 16] {
+            let pool = BufferPool::new(64, 16);
+            let all: Vec<_> = (0..4).map(|_| granted(&pool, 16)).collect();
+            let place = queued(&pool, size);
+            pool.release_all(all);
+            pool.cancel(place);
+            assert_eq!(pool.available(), 64);
+        }
+    }
+
+    #[test]
+    fn a_waiter_for_a_whole_buffer_gets_the_one_that_comes_back() {
+        let pool = BufferPool::new(32, 16);
+        let (a, b) = (granted(&pool, 16), granted(&pool, 16));
+        let places = [queued(&pool, 16), queued(&pool, 8)];
+        let address = b.as_ptr();
+        pool.release_all([a, b]);
+        let [whole, half] = places.map(|place| pool.poll(&place).unwrap().unwrap());
+        assert_eq!((whole.as_ptr(), whole.len(), whole.capacity()), (address, 0, 16));
+        assert_eq!((half.capacity(), pool.available()), (8, 8));
+        pool.release_all([whole, half]);
+        assert_eq!(pool.available(), 32);
     }
 
     #[test]

@@ -78,36 +78,21 @@ impl RecordAccumulator {
         }
     }
 
-    /// Appends a record to `partition`, or to the topic's sticky one if `append.sticky`.
-    #[inline]
+    /// Appends a record to `partition`, or to the topic's sticky one if `append.sticky`, where
+    /// [`PartitionQueue::append_to_open`](queue::PartitionQueue::append_to_open) has no room for
+    /// it: at most once a batch.
     pub(crate) fn append(
-        &self,
-        topic: &Topic,
-        partition: u32,
-        append: &mut Append<'_>,
-        patience: &mut Patience,
-    ) -> Result<Delivery, Error> {
-        let mut none = None;
-        match topic.queue(partition).append(append, &mut none, &self.clock) {
-            Appended::Done(delivery) => Ok(delivery),
-            outcome => self.append_slowly(topic, partition, append, patience, outcome),
-        }
-    }
-
-    /// The record needs memory, or another partition; at most once a batch.
-    fn append_slowly(
         &self,
         topic: &Topic,
         mut partition: u32,
         append: &mut Append<'_>,
         patience: &mut Patience,
-        mut outcome: Appended,
     ) -> Result<Delivery, Error> {
         self.inbox.process.check()?;
         topic.touch(self.clock.now());
         let mut memory = None;
         let result = loop {
-            match outcome {
+            match topic.queue(partition).append(append, &mut memory, &self.clock) {
                 Appended::Done(delivery) => break Ok(delivery),
                 Appended::Closed => break Err(Error::Closed),
                 Appended::NextPartition => partition = topic.move_sticky(partition),
@@ -121,7 +106,6 @@ impl RecordAccumulator {
                     }
                 }
             }
-            outcome = topic.queue(partition).append(append, &mut memory, &self.clock);
         };
         if let Some(unused) = memory {
             self.pool.release(unused);

@@ -100,10 +100,17 @@ impl PartitionQueue {
         self.state.lock()
     }
 
+    /// Appends to the open batch, if it has room: the way of nearly all records.
+    #[inline]
+    pub(crate) fn append_to_open(&self, append: &mut Append<'_>) -> Option<Delivery> {
+        let mut state = self.state.lock();
+        // A closed queue's last batch is closed.
+        state.append_to_last(append)
+    }
+
     /// Appends to the open batch, or to a new one made from `memory`.
     ///
     /// `memory` is taken only if it was needed; `clock` is read only when a batch starts.
-    #[inline]
     pub(crate) fn append(
         self: &Arc<Self>,
         append: &mut Append<'_>,
@@ -293,8 +300,8 @@ impl QueueState {
     }
 }
 
-/// A length as handles keep it: -1 for null.
+/// A length as handles keep it: -1 for null. Records are no larger than `max.request.size`, an i32.
 #[inline]
 fn size_of_option(bytes: Option<&[u8]>) -> i32 {
-    bytes.map_or(-1, |b| i32::try_from(b.len()).unwrap_or(i32::MAX))
+    bytes.map_or(-1, |b| b.len() as i32)
 }

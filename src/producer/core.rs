@@ -66,7 +66,7 @@ impl Core {
     pub(super) fn send(
         &self,
         name: &str,
-        record: &RecordParts<'_>,
+        record: RecordParts<'_>,
         callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
@@ -84,7 +84,7 @@ impl Core {
     pub(super) fn send_to(
         &self,
         topic: &Topic,
-        record: &RecordParts<'_>,
+        record: RecordParts<'_>,
         callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
@@ -105,27 +105,33 @@ impl Core {
         };
         let own_timestamp = record.timestamp.is_some();
         let mut append = Append { data, own_timestamp, callback, sticky };
-        match self.accumulator.append(topic, partition, &mut append, patience) {
-            Ok(delivery) => {
-                if let Some(slot) = slot {
-                    slot.keep();
-                }
-                Ok(delivery)
-            }
-            Err(error) => Err(self.explain(error)),
+        let delivery = match topic.queue(partition).append_to_open(&mut append) {
+            Some(delivery) => delivery,
+            None => self.append_slowly(topic, partition, &mut append, patience)?,
+        };
+        if let Some(slot) = slot {
+            slot.keep();
         }
+        Ok(delivery)
     }
 
-    /// Whatever was closed was closed for a reason.
-    fn explain(&self, error: Error) -> Error {
-        match error {
+    #[cold]
+    fn append_slowly(
+        &self,
+        topic: &Topic,
+        partition: u32,
+        append: &mut Append<'_>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        self.accumulator.append(topic, partition, append, patience).map_err(|error| match error {
+            // Whatever was closed was closed for a reason.
             Error::Closed => self.metadata.ended().unwrap_or(Error::Closed),
             other => other,
-        }
+        })
     }
 
     #[inline]
-    fn check_size(&self, record: &RecordParts<'_>) -> Result<(), Error> {
+    fn check_size(&self, record: RecordParts<'_>) -> Result<(), Error> {
         // More than all overhead of a record without headers.
         const OVERHEAD: usize = 128;
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
@@ -135,7 +141,7 @@ impl Core {
         self.check_exact_size(record)
     }
 
-    fn check_exact_size(&self, record: &RecordParts<'_>) -> Result<(), Error> {
+    fn check_exact_size(&self, record: RecordParts<'_>) -> Result<(), Error> {
         let (key, value) = (record.key.map(<[u8]>::len), record.value.map(<[u8]>::len));
         let size = estimate_size_upper_bound(key, value, record.headers.as_slice());
         let too_large = |limit, setting| Err(Error::RecordTooLarge { size, limit, setting });
@@ -165,7 +171,7 @@ impl Core {
     fn partition(
         &self,
         topic: &Topic,
-        record: &RecordParts<'_>,
+        record: RecordParts<'_>,
         patience: &mut Patience,
     ) -> Result<(u32, bool), Error> {
         let explicit = record.partition;
@@ -189,7 +195,7 @@ impl Core {
     fn choose_partition(
         &self,
         topic: &Topic,
-        record: &RecordParts<'_>,
+        record: RecordParts<'_>,
     ) -> Result<(u32, bool), Error> {
         let available = topic.available();
         let count = topic.partition_count().max(1) as i32;

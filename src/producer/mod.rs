@@ -99,7 +99,7 @@ impl KafkaProducer {
     pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
         record.validate()?;
         let core = &self.handle.core;
-        core.send(record.topic(), &parts(&record), None, &mut core.patience())
+        core.send(record.topic(), parts(&record), None, &mut core.patience())
     }
 
     /// Sends a record and has `callback` told of its fate, on a callback thread.
@@ -119,7 +119,7 @@ impl KafkaProducer {
         record.validate()?;
         let core = &self.handle.core;
         let callback = Some(Box::new(callback) as _);
-        core.send(record.topic(), &parts(&record), callback, &mut core.patience())?;
+        core.send(record.topic(), parts(&record), callback, &mut core.patience())?;
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl KafkaProducer {
         let core = &self.handle.core;
         let sent = record
             .validate()
-            .and_then(|()| core.send(record.topic(), &parts(&record), None, &mut Patience::None));
+            .and_then(|()| core.send(record.topic(), parts(&record), None, &mut Patience::None));
         sent.map_err(|error| Refused::new(record, error))
     }
 
@@ -147,7 +147,7 @@ impl KafkaProducer {
         for record in records {
             let sent = record
                 .validate()
-                .and_then(|()| core.send(record.topic(), &parts(record), None, &mut patience));
+                .and_then(|()| core.send(record.topic(), parts(record), None, &mut patience));
             match sent {
                 Ok(delivery) => accepted.push(delivery),
                 Err(error) => return Err(Partial { accepted, error }),

@@ -103,7 +103,7 @@ impl TopicProducer {
     #[inline]
     pub fn send(&self, record: TopicRecord<'_>) -> Result<Delivery, Error> {
         validate_numbers(record.partition, record.timestamp)?;
-        self.core.send_to(&self.topic, &record.parts(), None, &mut self.core.patience())
+        self.core.send_to(&self.topic, record.parts(), None, &mut self.core.patience())
     }
 
     /// As [`KafkaProducer::send_with`](super::KafkaProducer::send_with).
@@ -118,7 +118,7 @@ impl TopicProducer {
     ) -> Result<(), Error> {
         validate_numbers(record.partition, record.timestamp)?;
         let callback = Some(Box::new(callback) as _);
-        self.core.send_to(&self.topic, &record.parts(), callback, &mut self.core.patience())?;
+        self.core.send_to(&self.topic, record.parts(), callback, &mut self.core.patience())?;
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl TopicProducer {
     /// As there.
     pub fn try_send(&self, record: &TopicRecord<'_>) -> Result<Delivery, Error> {
         validate_numbers(record.partition, record.timestamp)?;
-        self.core.send_to(&self.topic, &record.parts(), None, &mut Patience::None)
+        self.core.send_to(&self.topic, record.parts(), None, &mut Patience::None)
     }
 }
 

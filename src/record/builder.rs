@@ -249,6 +249,12 @@ fn headers_size(headers: &[Header<'_>]) -> usize {
     })
 }
 
+/// [`length_or_null`], zigzagged.
+#[inline]
+fn zigzag_length(bytes: Option<&[u8]>) -> u64 {
+    bytes.map_or(1, |bytes| (bytes.len() as u64) << 1)
+}
+
 #[inline]
 fn length_or_null(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(-1, |bytes| bytes.len() as i64)
@@ -266,8 +272,7 @@ fn append_fast(
     // Of the bytes that are stored only to be taken back, and of the record's length.
     const SLACK: usize = 16;
     let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-    let key_len = varint::zigzag(length_or_null(record.key));
-    let value_len = varint::zigzag(length_or_null(record.value));
+    let (key_len, value_len) = (zigzag_length(record.key), zigzag_length(record.value));
     let (delta, index) = (varint::zigzag(delta), u64::from(index) << 1);
     if (key_len | value_len | delta | index) > varint::SHORT_MAX || !record.headers.is_empty() {
         return None;

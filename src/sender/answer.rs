@@ -77,13 +77,13 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Gives each batch its bytes back; those of expired ones go to the pool.
-    fn unload(&self, parts: &mut [Part], segments: &mut Vec<Vec<u8>>) {
+    fn unload(&mut self, parts: &mut [Part], segments: &mut Vec<Vec<u8>>) {
         let mut segments = segments.drain(..);
         for part in parts {
             let own = segments.by_ref().take(part.segments);
             match &mut part.batch {
                 Some(batch) => batch.builder.restore_segments(own),
-                None if part.pooled => self.accumulator.pool.release_all(own),
+                None if part.pooled => self.freed.extend(own),
                 None => own.for_each(drop),
             }
         }

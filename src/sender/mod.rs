@@ -84,6 +84,9 @@ pub(crate) struct Sender<C> {
     next_tag: u64,
     /// Memory is kept for reuse until this moment; see [`Sender::rest`].
     trim_at: MonoTime,
+    /// The pool's memory that came free in this turn. It is given back at once, so that a thread
+    /// that waits for some is woken once a turn and not once a batch.
+    freed: Vec<Vec<u8>>,
     /// Reused from turn to turn.
     inbox_events: Vec<Event>,
     client_events: Vec<ClientEvent>,
@@ -114,6 +117,7 @@ impl<C: KafkaClient> Sender<C> {
             phase: Phase::Running,
             next_tag: 0,
             trim_at: MonoTime::MAX,
+            freed: Vec::new(),
             inbox_events: Vec::new(),
             client_events: Vec::new(),
             scratch: produce::Scratch::default(),
@@ -180,7 +184,12 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
+    fn give_back_memory(&mut self) {
+        self.accumulator.pool.release_all(self.freed.drain(..));
+    }
+
     fn poll(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
+        self.give_back_memory();
         self.rest(now);
         let until = self.next_deadline(now);
         let awake = until <= now || !self.accumulator.inbox.fall_asleep(until);
@@ -225,6 +234,7 @@ impl<C: KafkaClient> Sender<C> {
             }
         }
         self.client_events = events;
+        self.give_back_memory();
     }
 
     /// The batch's fate is decided: memory back, waiters woken, callbacks handed over.
@@ -232,7 +242,7 @@ impl<C: KafkaClient> Sender<C> {
         let ProducerBatch { builder, result, callbacks, flushes: mut flush, pooled, .. } = batch;
         let records = builder.count() as usize;
         if pooled {
-            self.accumulator.pool.release_all(builder.into_segments());
+            self.freed.extend(builder.into_segments());
         }
         result.complete(outcome);
         for token in &mut flush {

@@ -67,7 +67,7 @@ impl<C: KafkaClient> Sender<C> {
             }
         }
         if pooled {
-            self.accumulator.pool.release_all(builder.into_segments());
+            self.freed.extend(builder.into_segments());
         }
         result.complete(Outcome::Split(outcome.into()));
     }
