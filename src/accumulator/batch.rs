@@ -1,9 +1,10 @@
 //! A batch on its way: the records' bytes, who waits for them, and what the attempts met.
 
+use std::ops::Deref;
 use std::time::Duration;
 
-use crate::completion::{BatchResult, FlushToken, PendingCallback};
-use crate::error::DeliveryCause;
+use crate::completion::{BatchResult, FlushToken, Outcome, PendingCallback};
+use crate::error::{DeliveryCause, Error};
 use crate::record::RecordBatchBuilder;
 use crate::sync::Arc;
 use crate::time::MonoTime;
@@ -15,7 +16,7 @@ use crate::transaction::Stamp;
 /// is under way its bytes belong to the request's frame, and `builder` holds none.
 pub(crate) struct ProducerBatch {
     pub(crate) builder: RecordBatchBuilder,
-    pub(crate) result: Arc<BatchResult>,
+    pub(crate) result: Owed,
     pub(crate) callbacks: Vec<PendingCallback>,
     pub(crate) flushes: Vec<FlushToken>,
     /// When the first record was appended: linger and delivery time-out count from here.
@@ -40,6 +41,27 @@ pub(crate) struct ProducerBatch {
     pub(crate) pooled: bool,
 }
 
+/// A batch's result, which is owed to whoever waits for it: should the batch be lost on its way by
+/// a defect of ours, it has failed.
+pub(crate) struct Owed(Arc<BatchResult>);
+
+impl Deref for Owed {
+    type Target = Arc<BatchResult>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if !self.0.is_done() {
+            let lost = "a defect of this crate: the batch was lost on its way";
+            self.0.complete(Outcome::Failed(Error::Fatal(lost.into())));
+        }
+    }
+}
+
 impl ProducerBatch {
     pub(crate) fn new(
         memory: Vec<u8>,
@@ -49,7 +71,7 @@ impl ProducerBatch {
     ) -> Self {
         Self {
             builder: RecordBatchBuilder::new(memory),
-            result,
+            result: Owed(result),
             callbacks: Vec::new(),
             flushes: Vec::new(),
             created,
@@ -75,7 +97,7 @@ impl ProducerBatch {
     ) -> Self {
         Self {
             builder,
-            result,
+            result: Owed(result),
             callbacks: Vec::new(),
             flushes: Vec::new(),
             closed: true,

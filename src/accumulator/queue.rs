@@ -260,7 +260,7 @@ impl QueueState {
         if append.sticky {
             self.sticky_bytes += last.builder.size() - before;
         }
-        let result = Arc::clone(&last.result);
+        let result = Arc::clone(&*last.result);
         Some(Delivery::new(result, index, data.timestamp, key_size, value_size))
     }
 

@@ -161,7 +161,9 @@ impl Core {
             return Ok(slot);
         }
         match self.begin_wait(patience)? {
-            Some((_, deadline)) => slots.acquire(&self.clock, deadline),
+            Some((_, deadline)) => {
+                slots.acquire(&self.clock, deadline).map_err(|error| self.explain(error))
+            }
             None => Err(Error::CallbackBacklogFull { waited: Duration::ZERO }),
         }
     }
@@ -228,8 +230,9 @@ impl Core {
     ) -> Result<Arc<Topic>, Error> {
         let metadata = self.wait_for_topic(name, partition, patience)?;
         let topic = self.accumulator.topics.find_or_add(name);
-        if topic.partition_count() == 0 || partition.is_some() {
-            let count = u32::try_from(metadata.partition_count()).unwrap_or(0);
+        // Never fewer than the sender has learned of since this answer was read.
+        let count = u32::try_from(metadata.partition_count()).unwrap_or(0);
+        if count > topic.partition_count() {
             topic.update(count, metadata.available.as_slice().into());
         }
         topic.touch(self.clock.now());

@@ -40,7 +40,9 @@ impl<C: KafkaClient> Sender<C> {
     /// Looks at a partition: expires what is over time, begins anew where that is due, and puts
     /// it in its leader's line or sets its timer.
     pub(super) fn look(&mut self, id: PartitionId, now: MonoTime) {
-        self.meet_new_partitions(id);
+        if id.0 as usize >= self.index.len() {
+            self.meet_new_partitions();
+        }
         self.expire(id, now);
         if self.index.partition(id).sequences.is_bump_due() {
             self.begin_anew(id, now);
@@ -54,6 +56,8 @@ impl<C: KafkaClient> Sender<C> {
         drop(queue);
         if let Some(oldest) = oldest {
             if partition.leader.is_none() {
+                // The topic may have been given up as idle just as the record came.
+                self.metadata.touch(&partition.queue.topic, now);
                 self.metadata.request_update();
             }
             if circumstances.producer == Some(None) {
@@ -80,10 +84,7 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Takes in the queues that users' threads have made since the last time.
-    fn meet_new_partitions(&mut self, id: PartitionId) {
-        if (id.0 as usize) < self.index.len() {
-            return;
-        }
+    pub(super) fn meet_new_partitions(&mut self) {
         for queue in self.accumulator.topics.queues_from(self.index.len()) {
             let new = queue.id;
             let (leader, epoch) = leader_of(self.metadata.cluster(), &queue);
@@ -99,6 +100,10 @@ impl<C: KafkaClient> Sender<C> {
             return;
         }
         for id in self.index.active() {
+            // Closed, so that it goes out also if whoever wanted memory has given up by then.
+            if let Some(last) = self.index.partition(id).queue.lock().batches.back_mut() {
+                last.closed = true;
+            }
             self.look(id, now);
         }
     }

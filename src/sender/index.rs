@@ -123,7 +123,12 @@ impl Index {
         partition.leader_epoch = epoch;
         if partition.leader != leader {
             partition.leader = leader;
-            partition.ready_at = None;
+            // Not left behind in the old leader's line: if that broker is gone nobody would ever
+            // take it out, and the line would count as work that is about to be done.
+            let line = partition.ready_at.take().and_then(|node| self.ready.get_mut(&node));
+            if let Some(line) = line {
+                line.retain(|other| *other != id);
+            }
         }
     }
 

@@ -128,6 +128,9 @@ impl<C: KafkaClient> Sender<C> {
     pub(crate) fn run_once(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
         self.hear_users(now);
         self.fire_timers(now);
+        if self.accumulator.pool.has_waiters() {
+            self.send_lingering(now);
+        }
         self.keep_up(now);
         self.send_batches(now);
         self.advance_phase(now);
@@ -166,14 +169,21 @@ impl<C: KafkaClient> Sender<C> {
                 self.executor.join_flush(&self.index.partition(id).queue.lane, token);
             }
         }
-        for id in self.index.active() {
+        // All partitions, not just those that the sender knows to hold something: a thread that has
+        // started a batch tells of it only then, and another's record may be in it already.
+        for id in self.all_partitions() {
             let partition = self.index.partition(id);
             let mark = |batch: &mut ProducerBatch| {
                 let records = batch.record_count() as usize;
                 batch.flushes.push(token.sibling(records, batch.callbacks.len()));
                 batch.closed = true;
             };
-            partition.queue.lock().batches.iter_mut().for_each(mark);
+            let mut queue = partition.queue.lock();
+            if queue.batches.is_empty() && partition.in_flight.is_empty() {
+                continue;
+            }
+            queue.batches.iter_mut().for_each(mark);
+            drop(queue);
             for tag in &partition.in_flight {
                 let part = self.flights.part_mut(*tag, id);
                 if let Some(batch) = part.and_then(|part| part.batch.as_mut()) {
@@ -250,6 +260,7 @@ impl<C: KafkaClient> Sender<C> {
         }
         if !callbacks.is_empty() {
             let lane = &self.index.partition(id).queue.lane;
+            let result = Arc::clone(&*result);
             self.executor.submit(lane, CompletedBatch { result, callbacks, flush });
         }
     }

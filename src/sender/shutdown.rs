@@ -131,10 +131,9 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    fn all_partitions(&mut self) -> Vec<PartitionId> {
-        for queue in self.accumulator.topics.queues_from(self.index.len()) {
-            self.index.add(queue);
-        }
+    /// All partitions, also those that no thread has told of yet.
+    pub(super) fn all_partitions(&mut self) -> Vec<PartitionId> {
+        self.meet_new_partitions();
         self.index.ids().collect()
     }
 
@@ -142,6 +141,7 @@ impl<C: KafkaClient> Sender<C> {
     pub(crate) fn poison(&mut self, reason: &str, now: MonoTime) {
         self.phase = Phase::Ended;
         self.metadata.cell().end(Error::Fatal(reason.into()));
+        self.executor.slots().close();
         self.accumulator.pool.close();
         self.accumulator.topics.close();
         self.accumulator.inbox.close();

@@ -54,7 +54,7 @@ impl<C: KafkaClient> Sender<C> {
         let outcome: Vec<_> = parts
             .iter()
             .map(|part| {
-                let split = SplitPart { first, result: Arc::clone(&part.result) };
+                let split = SplitPart { first, result: Arc::clone(&*part.result) };
                 first += part.record_count();
                 split
             })

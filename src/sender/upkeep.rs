@@ -68,8 +68,10 @@ impl<C: KafkaClient> Sender<C> {
         if until > now {
             return until;
         }
-        // Due already, and no node could take it: when will one?
+        // Due already: since this turn's upkeep, or no node could take it and the question is when
+        // one will.
         let wait = match self.client.least_loaded_node(now) {
+            Some(node) if self.client.is_ready(node, now) => Duration::ZERO,
             Some(node) => self.client.ready_delay(node, now),
             None => self.nearest_node_delay(now),
         };
