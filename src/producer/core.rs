@@ -161,9 +161,7 @@ impl Core {
             return Ok(slot);
         }
         match self.begin_wait(patience)? {
-            Some((_, deadline)) => {
-                slots.acquire(&self.clock, deadline).map_err(|error| self.explain(error))
-            }
+            Some((_, deadline)) => slots.acquire(&self.clock, deadline),
             None => Err(Error::CallbackBacklogFull { waited: Duration::ZERO }),
         }
     }
