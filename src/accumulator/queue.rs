@@ -290,9 +290,10 @@ impl QueueState {
     /// batch of all may be open.
     pub(crate) fn invariants(&self) {
         if cfg!(debug_assertions) {
-            let stamped: Vec<_> = self.batches.iter().map_while(|b| b.stamp).collect();
-            assert!(stamped.windows(2).all(|w| w[0].precedes(&w[1])), "out of sequence");
-            let rest = self.batches.iter().skip(stamped.len());
+            let stamped = || self.batches.iter().map_while(|b| b.stamp);
+            let mut pairs = stamped().zip(stamped().skip(1));
+            assert!(pairs.all(|(first, next)| first.precedes(&next)), "out of sequence");
+            let rest = self.batches.iter().skip(stamped().count());
             assert!(rest.clone().all(|b| b.stamp.is_none()), "a stamped batch behind others");
             let open = self.batches.iter().rev().skip(1).filter(|b| !b.closed).count();
             assert_eq!(open, 0, "an open batch that is not the last");

@@ -280,6 +280,10 @@ impl<C: KafkaClient> Sender<C> {
 
     /// The new leaders that the answer tells of (KIP-951).
     fn take_leader_hints(&mut self, parts: &[Part], response: &ProduceResponse, now: MonoTime) {
+        let mut answers = response.topics.iter().flat_map(|topic| &topic.partitions);
+        if answers.all(|answer| answer.current_leader.is_none()) {
+            return;
+        }
         let mut keys = Vec::new();
         let mut order = Matcher::new(response);
         for part in parts {

@@ -112,11 +112,10 @@ impl<C: KafkaClient> Sender<C> {
     fn expire(&mut self, id: PartitionId, now: MonoTime) {
         let timeout = self.config.delivery_timeout;
         let partition = self.index.partition(id);
-        let tags: Vec<u64> = partition.in_flight.iter().copied().collect();
         let mut over = VecDeque::new();
         let mut oldest = MonoTime::MAX;
-        for tag in tags {
-            let Some(part) = self.flights.part_mut(tag, id) else { continue };
+        for tag in &partition.in_flight {
+            let Some(part) = self.flights.part_mut(*tag, id) else { continue };
             let Some(batch) = &part.batch else { continue };
             if batch.deadline(timeout) <= now {
                 over.extend(part.batch.take());
