@@ -87,8 +87,8 @@ impl ProducerBatch {
         }
     }
 
-    /// A part of a batch that was split: of the same age, with the same attempts behind it, but in
-    /// memory of its own.
+    /// A part of a batch that was split: of the same age, with the earlier attempts behind it, but
+    /// in memory of its own.
     pub(crate) fn part_of(
         whole: &Self,
         builder: RecordBatchBuilder,
@@ -102,6 +102,8 @@ impl ProducerBatch {
             flushes: Vec::new(),
             closed: true,
             stamp,
+            // The attempt that told of the size does not count as a retry.
+            attempts: whole.attempts.saturating_sub(1),
             retry_at: MonoTime::ZERO,
             last_cause: whole.last_cause.clone(),
             pooled: false,

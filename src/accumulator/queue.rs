@@ -272,10 +272,12 @@ impl QueueState {
         }
     }
 
-    /// Puts a batch back to be tried again: before all whose sequence is later or not given yet.
+    /// Puts a batch back to be tried again: before all whose sequence is later or not given yet;
+    /// without sequences before all that were started no earlier, so that the first one is the
+    /// next to expire.
     pub(crate) fn put_back(&mut self, batch: ProducerBatch) {
         let place = match batch.stamp {
-            None => 0,
+            None => self.batches.iter().take_while(|other| other.created < batch.created).count(),
             Some(stamp) => self
                 .batches
                 .iter()

@@ -115,7 +115,10 @@ impl<C: KafkaClient> Sender<C> {
                 }
             }
         }
-        self.look(id, now);
+        // After the end what comes back is only counted off.
+        if !self.has_ended() {
+            self.look(id, now);
+        }
     }
 
     fn judge(

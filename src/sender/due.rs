@@ -11,6 +11,7 @@ use crate::client::KafkaClient;
 use crate::error::DeliveryCause;
 use crate::time::MonoTime;
 use crate::transaction::ProducerIdAndEpoch;
+use crate::types::NodeId;
 
 /// What is to be done about a partition's first batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +94,11 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Memory is wanted: where nothing is under way or in line that would bring some back, the
-    /// batches that have lingered longest go out early.
+    /// Memory is wanted: where nothing is under way, or in line for a broker that could take it,
+    /// that would bring some back, what lingers goes out early.
     pub(super) fn send_lingering(&mut self, now: MonoTime) {
-        if !self.flights.is_empty() || self.index.has_ready() {
+        let about_to_go = |node: &NodeId| self.client.is_ready(*node, now);
+        if !self.flights.is_empty() || self.index.ready_nodes().iter().any(about_to_go) {
             return;
         }
         for id in self.index.active() {

@@ -113,10 +113,6 @@ impl Index {
         self.ready.get(&node).is_some_and(|line| !line.is_empty())
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        self.ready.values().any(|line| !line.is_empty())
-    }
-
     /// Moves the partition to another leader.
     pub(super) fn set_leader(&mut self, id: PartitionId, leader: Option<NodeId>, epoch: i32) {
         let partition = &mut self.partitions[id.0 as usize];

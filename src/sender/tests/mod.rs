@@ -3,9 +3,12 @@
 
 mod expiry; // what is not delivered in time, and where its memory is
 mod mock; // the client that the test answers for
-mod news; // what was not told yet, memory that is wanted, defects
 mod order; // which batches go out, when, in which order
 mod retries; // errors, backoff, leaders that move
+mod sequences; // stamps, new beginnings, what is never renumbered
+mod shutdown; // drain, give up, end
+mod splitting; // batches that are too large
+mod upkeep; // metadata, producer ids, sleep and wake-ups
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -191,9 +194,12 @@ impl Scenario {
         self.answer_upkeep();
     }
 
-    /// Turns until the sender would sleep; it must come to that. Gives the time-out.
+    /// Turns until the sender would sleep or has ended; it must come to that. Gives the time-out.
     fn settle(&mut self) -> Option<Duration> {
         for _ in 0..50 {
+            if self.sender.has_ended() {
+                return None;
+            }
             self.turn();
             let wire = self.client.0.borrow();
             let slept = wire.polls.last().copied().flatten();
@@ -351,7 +357,7 @@ impl Scenario {
     fn metadata(&self) -> MetadataResponse {
         let partition =
             |(index, (leader, epoch)): (usize, &(i32, i32))| MetadataResponsePartition {
-                error_code: OK,
+                error_code: if *leader < 0 { ErrorCode::LEADER_NOT_AVAILABLE } else { OK },
                 partition_index: index as i32,
                 leader_id: *leader,
                 leader_epoch: *epoch,

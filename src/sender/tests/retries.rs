@@ -267,3 +267,21 @@ fn a_broker_that_speaks_no_version_of_ours_fails_the_batch_and_the_next_has_its_
     s.append(0, "b");
     assert_eq!(s.sent_one().batch().values, ["b"]);
 }
+
+/// Without sequences no order is promised, but the first to expire must be seen first.
+#[test]
+fn lost_batches_without_sequences_are_tried_again_in_their_order_and_expire_by_their_age() {
+    let mut s = Scenario::new(without_ids);
+    let first = s.append(0, "a");
+    s.advance(50 * SECOND);
+    let second = s.append(0, "b");
+    let sent = s.sent();
+    assert_eq!(sent.len(), 2);
+    s.client.0.borrow_mut().down.insert(NodeId(1), MonoTime::MAX);
+    s.cut(1);
+    s.advance(70 * SECOND);
+    s.settle();
+    assert!(!is_open(&first) && is_open(&second));
+    s.client.0.borrow_mut().down.clear();
+    assert_eq!(s.sent_one().batch().values, ["b"]);
+}

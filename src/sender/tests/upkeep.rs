@@ -1,0 +1,318 @@
+//! Metadata, the producer id, and sleep: asked for when needed, woken when it matters.
+
+use super::*;
+use crate::client::NodeAddress;
+use crate::types::NodeId;
+
+fn rung(s: &Scenario) -> usize {
+    s.rung.load(Ordering::Relaxed)
+}
+
+fn out_of_reach(s: &Scenario, node: i32, until: MonoTime) {
+    s.client.0.borrow_mut().down.insert(NodeId(node), until);
+}
+
+fn lingering(s: &mut Setup) {
+    s.batch_size = 1000;
+    s.sender.linger = 60 * SECOND;
+}
+
+#[test]
+fn a_producer_at_rest_sleeps_until_its_metadata_is_old() {
+    let mut s = Scenario::new(|_| {});
+    assert_eq!(s.settle(), Some(300 * SECOND));
+    s.sleep();
+    assert_eq!((s.metadata_requests, s.settle()), (2, Some(300 * SECOND)));
+}
+
+#[test]
+fn a_producer_id_is_asked_for_once_and_not_without_need() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0); 3]);
+    for partition in [0, 1, 2] {
+        s.append(partition, "a");
+    }
+    s.settle();
+    assert_eq!(s.id_requests, 1);
+    let mut s = Scenario::new(|s| s.sender.idempotent = false);
+    s.append(0, "a");
+    s.settle();
+    assert_eq!(s.id_requests, 0);
+}
+
+#[test]
+fn a_retriable_refusal_of_an_id_is_tried_again_after_growing_backoffs() {
+    let mut s = Scenario::unconnected(|_| {});
+    s.next_id = None;
+    let delivery = s.append(0, "a");
+    s.settle();
+    for expected in [100 * MS, 200 * MS, 400 * MS] {
+        assert!(s.asks_for_id());
+        s.answer_id(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, -1, -1);
+        assert!(!s.asks_for_id());
+        let begun = s.now();
+        while !s.asks_for_id() {
+            s.sleep();
+        }
+        let took = s.now().since(begun);
+        assert!(took >= expected * 8 / 10 && took <= expected * 12 / 10, "{took:?}");
+    }
+    s.answer_id(OK, 80, 3);
+    let sent = s.sent_one();
+    assert_eq!((sent.batch().producer_id, sent.told()), (80, told(3, 0, "a")));
+    assert!(is_open(&delivery));
+}
+
+#[test]
+fn a_refused_id_fails_what_needs_one_and_the_next_record_asks_again() {
+    let mut s = Scenario::unconnected(|_| {});
+    s.next_id = None;
+    let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+    let delivery = s.append(0, "a");
+    s.settle();
+    s.answer_id(code, -1, -1);
+    assert_eq!(failure(&delivery).cause, broker_error(code));
+    assert!(s.memory_is_whole());
+    s.advance(10 * SECOND);
+    s.settle();
+    assert!(!s.asks_for_id(), "nobody needs one");
+    s.next_id = Some((70, 0));
+    s.append(0, "b");
+    assert_eq!(s.told(), [told(0, 0, "b")]);
+}
+
+#[test]
+fn a_lost_request_for_an_id_is_made_again() {
+    let mut s = Scenario::unconnected(|_| {});
+    s.next_id = None;
+    s.append(0, "a");
+    s.settle();
+    assert!(s.asks_for_id());
+    for node in [-1, 1, 2] {
+        s.cut(node);
+    }
+    s.next_id = Some((70, 0));
+    assert_eq!(s.until_sent().1.told(), told(0, 0, "a"));
+}
+
+#[test]
+fn a_broker_in_backoff_is_tried_when_it_is_over_and_not_before() {
+    let mut s = Scenario::new(|_| {});
+    out_of_reach(&s, 1, MonoTime::ZERO + 3 * SECOND);
+    s.append(0, "a");
+    assert_eq!(s.settle(), Some(3 * SECOND));
+    s.advance(3 * SECOND);
+    s.client.0.borrow_mut().down.clear();
+    assert_eq!(s.told(), [told(0, 0, "a")]);
+}
+
+#[test]
+fn no_turn_is_wasted_while_all_brokers_are_out_of_reach() {
+    let mut s = Scenario::new(|_| {});
+    for node in [1, 2] {
+        out_of_reach(&s, node, MonoTime::MAX);
+    }
+    s.append(0, "a");
+    s.sender.metadata.request_update();
+    s.settle();
+    let turns = s.client.0.borrow().polls.len();
+    let begun = s.now();
+    while s.now().since(begun) < 119 * SECOND {
+        s.sleep();
+    }
+    let polls = s.client.0.borrow().polls.len() - turns;
+    assert!(polls < 400, "{polls} turns");
+}
+
+#[test]
+fn a_batch_without_a_leader_asks_for_metadata_and_goes_when_there_is_one() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(-1, -1)]);
+    let before = s.metadata_requests;
+    s.advance(SECOND);
+    let delivery = s.append(0, "a");
+    assert_eq!(s.sent().len(), 0);
+    assert!(s.metadata_requests > before);
+    s.leaders = vec![(2, 1)];
+    let (took, sent) = s.until_sent();
+    assert!(sent.node == 2 && took <= SECOND, "{took:?}");
+    s.answer(&sent, OK, 0);
+    assert_eq!(offset(&delivery), Some(0));
+}
+
+#[test]
+fn the_sender_is_woken_for_the_first_record_the_full_batch_and_the_flush_and_for_nothing_else() {
+    let mut s = Scenario::begun(lingering);
+    // Timers of the first batch still run; one that fires early does no harm.
+    while s.settle() < Some(130 * SECOND) {
+        s.sleep();
+    }
+    let asleep = rung(&s);
+    s.append(0, "a");
+    assert_eq!(rung(&s), asleep + 1);
+    assert_eq!(s.settle(), Some(60 * SECOND));
+    s.append(0, "b");
+    assert_eq!(rung(&s), asleep + 1, "woken for a second record");
+    let large = "v".repeat(990);
+    s.append(0, &large);
+    assert_eq!(rung(&s), asleep + 2, "not woken for a full batch");
+    s.append(0, &large);
+    assert_eq!(rung(&s), asleep + 2, "woken twice before it looked");
+    s.settle();
+    s.flush();
+    assert_eq!(rung(&s), asleep + 3);
+}
+
+#[test]
+fn a_flush_covers_what_was_appended_before_it_and_not_what_came_after() {
+    let mut s = Scenario::begun(|s| {
+        lingering(s);
+        s.leaders = vec![(1, 0), (2, 0)];
+    });
+    s.append(0, "a");
+    s.flush();
+    let in_flight = s.sent_one();
+    s.append(0, "b");
+    s.append(1, "x");
+    s.settle();
+    let flush = s.flush();
+    let sent = s.sent();
+    let later = s.append(1, "y");
+    assert_eq!(s.sent().len(), 0);
+    for answered in [&in_flight, &sent[0], &sent[1]] {
+        assert!(!flush.is_over());
+        s.answer(answered, OK, 1);
+    }
+    assert!(flush.is_over() && is_open(&later));
+}
+
+/// The thread that started the batch was held up before it told the sender; another one appended
+/// to the batch, and flushes.
+#[test]
+fn a_flush_covers_batches_that_the_sender_has_not_been_told_of() {
+    for begun in [false, true] {
+        let mut s = if begun { Scenario::begun(lingering) } else { Scenario::new(lingering) };
+        let delivery = s.append(0, "a");
+        s.accumulator.inbox.take(&mut Vec::new());
+        let flush = s.flush();
+        let sent = s.sent_one();
+        assert!(!flush.is_over());
+        s.answer(&sent, OK, 4);
+        assert!(flush.is_over() && offset(&delivery) == Some(4));
+    }
+}
+
+#[test]
+fn a_flush_of_a_failed_batch_is_over_too() {
+    let mut s = Scenario::begun(lingering);
+    s.append(0, "a");
+    let flush = s.flush();
+    let sent = s.sent_one();
+    s.answer(&sent, ErrorCode::TOPIC_AUTHORIZATION_FAILED, -1);
+    assert!(flush.is_over());
+}
+
+/// A thread that waits for `size` bytes of the pool, until it has a place in the queue.
+fn waits_for(s: &Scenario, size: usize) -> std::thread::JoinHandle<bool> {
+    let accumulator = Arc::clone(&s.accumulator);
+    let waiter = std::thread::spawn(move || {
+        let topic = accumulator.topics.find("t").unwrap();
+        let value = vec![b'w'; size];
+        let data = RecordData { key: None, value: Some(&value), headers: &[], timestamp: 0 };
+        let mut append = Append { data, own_timestamp: true, callback: None, sticky: false };
+        // By the scenario's clock, which stands still.
+        accumulator.append(&topic, 0, &mut append, &mut Patience::For(3600 * SECOND)).is_ok()
+    });
+    while !s.accumulator.pool.has_waiters() {
+        std::thread::yield_now();
+    }
+    waiter
+}
+
+#[test]
+fn who_waits_for_memory_ends_the_linger() {
+    let mut s = Scenario::begun(|s| {
+        lingering(s);
+        s.memory = 2000;
+        s.leaders = vec![(1, 0), (2, 0)];
+    });
+    let value = "v".repeat(800);
+    s.append(1, &value);
+    assert_eq!(s.sent().len(), 0);
+    let waiter = waits_for(&s, 1500);
+    let sent = s.sent_one();
+    assert_eq!(sent.batch().values, [value]);
+    s.answer(&sent, OK, 0);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn memory_that_comes_back_and_is_not_enough_ends_the_linger_of_the_rest() {
+    let mut s = Scenario::begun(|s| {
+        lingering(s);
+        s.memory = 2000;
+        s.leaders = vec![(1, 0), (2, 0)];
+    });
+    s.append(0, "small");
+    s.flush();
+    let small = s.sent_one();
+    let value = "v".repeat(800);
+    s.append(1, &value);
+    assert_eq!(s.sent().len(), 0);
+    let waiter = waits_for(&s, 1500);
+    assert_eq!(s.sent().len(), 0, "there is a request under way that will bring memory back");
+    s.answer(&small, OK, 0);
+    let sent = s.sent_one();
+    assert_eq!(sent.batch().values, [value]);
+    s.answer(&sent, OK, 0);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn what_waits_for_a_broker_out_of_reach_brings_no_memory_back() {
+    let mut s = Scenario::begun(|s| {
+        lingering(s);
+        s.memory = 2000;
+        s.leaders = vec![(1, 0), (2, 0)];
+    });
+    out_of_reach(&s, 1, MonoTime::MAX);
+    s.append(0, "small");
+    s.flush();
+    s.settle();
+    let value = "v".repeat(800);
+    s.append(1, &value);
+    assert_eq!(s.sent().len(), 0);
+    let waiter = waits_for(&s, 1000);
+    let sent = s.sent_one();
+    assert_eq!(sent.batch().values, [value]);
+    s.answer(&sent, OK, 0);
+    assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn brokers_of_a_new_snapshot_are_handed_to_the_client() {
+    let mut s = Scenario::new(|_| {});
+    let ids = |s: &Scenario| -> Vec<i32> {
+        s.client.0.borrow().nodes.iter().map(|n: &NodeAddress| n.id.0).collect()
+    };
+    assert_eq!(ids(&s), [1, 2]);
+    s.brokers = [2, 3].into();
+    s.leaders = vec![(3, 1)];
+    s.advance(SECOND);
+    s.sender.metadata.request_update();
+    s.settle();
+    assert_eq!(ids(&s), [2, 3]);
+    s.append(0, "a");
+    assert_eq!(s.sent_one().node, 3);
+}
+
+#[test]
+fn a_batch_in_line_moves_with_its_leader() {
+    let mut s = Scenario::new(|_| {});
+    out_of_reach(&s, 1, MonoTime::MAX);
+    s.append(0, "a");
+    assert_eq!(s.sent().len(), 0);
+    s.advance(SECOND);
+    s.leaders = vec![(2, 1)];
+    s.sender.metadata.request_update();
+    let (took, sent) = s.until_sent();
+    assert!(sent.node == 2 && took <= SECOND, "{took:?}");
+}
