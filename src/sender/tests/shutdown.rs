@@ -142,21 +142,6 @@ fn a_delivery_time_out_comes_before_a_later_end() {
     assert_eq!((s.now(), s.sender.aborted_records()), (MonoTime::ZERO + 120 * SECOND, 0));
 }
 
-/// The appending thread was held up between the append and its word to the sender.
-#[test]
-fn a_batch_that_the_sender_has_not_been_told_of_is_drained_too() {
-    let mut s = Scenario::new(|_| {});
-    s.answers_metadata = false;
-    let delivery = s.append(0, "a");
-    s.accumulator.inbox.take(&mut Vec::new());
-    s.close(SECOND);
-    let sent = s.sent_one();
-    s.answer(&sent, OK, 0);
-    run_out(&mut s);
-    assert_eq!(offset(&delivery), Some(0));
-    assert_eq!(s.now(), MonoTime::ZERO);
-}
-
 #[test]
 fn a_close_waits_for_a_producer_id_only_as_long_as_it_has_time() {
     for answered in [true, false] {

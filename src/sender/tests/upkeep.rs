@@ -184,22 +184,6 @@ fn a_flush_covers_what_was_appended_before_it_and_not_what_came_after() {
     assert!(flush.is_over() && is_open(&later));
 }
 
-/// The thread that started the batch was held up before it told the sender; another one appended
-/// to the batch, and flushes.
-#[test]
-fn a_flush_covers_batches_that_the_sender_has_not_been_told_of() {
-    for begun in [false, true] {
-        let mut s = if begun { Scenario::begun(lingering) } else { Scenario::new(lingering) };
-        let delivery = s.append(0, "a");
-        s.accumulator.inbox.take(&mut Vec::new());
-        let flush = s.flush();
-        let sent = s.sent_one();
-        assert!(!flush.is_over());
-        s.answer(&sent, OK, 4);
-        assert!(flush.is_over() && offset(&delivery) == Some(4));
-    }
-}
-
 #[test]
 fn a_flush_of_a_failed_batch_is_over_too() {
     let mut s = Scenario::begun(lingering);
@@ -238,28 +222,6 @@ fn who_waits_for_memory_ends_the_linger() {
     s.append(1, &value);
     assert_eq!(s.sent().len(), 0);
     let waiter = waits_for(&s, 1500);
-    let sent = s.sent_one();
-    assert_eq!(sent.batch().values, [value]);
-    s.answer(&sent, OK, 0);
-    assert!(waiter.join().unwrap());
-}
-
-#[test]
-fn memory_that_comes_back_and_is_not_enough_ends_the_linger_of_the_rest() {
-    let mut s = Scenario::begun(|s| {
-        lingering(s);
-        s.memory = 2000;
-        s.leaders = vec![(1, 0), (2, 0)];
-    });
-    s.append(0, "small");
-    s.flush();
-    let small = s.sent_one();
-    let value = "v".repeat(800);
-    s.append(1, &value);
-    assert_eq!(s.sent().len(), 0);
-    let waiter = waits_for(&s, 1500);
-    assert_eq!(s.sent().len(), 0, "there is a request under way that will bring memory back");
-    s.answer(&small, OK, 0);
     let sent = s.sent_one();
     assert_eq!(sent.batch().values, [value]);
     s.answer(&sent, OK, 0);
