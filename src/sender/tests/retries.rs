@@ -202,7 +202,7 @@ fn an_answer_that_cant_be_read_costs_the_connection_and_one_that_omits_a_batch_a
     s.settle();
     assert_eq!(s.client.0.borrow().disconnected, [NodeId(1)]);
     let (_, again) = s.until_sent();
-    let nothing = Sent { batches: Vec::new(), ..again.clone() };
+    let nothing = Sent { batches: Vec::new(), ..again };
     s.answer(&nothing, OK, 0);
     let (_, third) = s.until_sent();
     assert_eq!(third.told(), sent.told());
