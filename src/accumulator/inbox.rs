@@ -45,13 +45,16 @@ struct State {
     events: Vec<Event>,
     /// Until when the sender sleeps; `None` while it is awake.
     asleep_until: Option<MonoTime>,
+    /// `MemoryWanted` is among the events: threads that try again and again add it once.
+    memory_wanted: bool,
     /// The sender has ended: what comes now is dropped.
     closed: bool,
 }
 
 impl Inbox {
     pub(crate) fn new(bell: Bell, process: Process) -> Self {
-        let state = State { events: Vec::new(), asleep_until: None, closed: false };
+        let state =
+            State { events: Vec::new(), asleep_until: None, memory_wanted: false, closed: false };
         Self { state: Mutex::new(state), bell, process }
     }
 
@@ -62,6 +65,11 @@ impl Inbox {
             drop(state);
             // A flush's token among them: its drop ends the flush.
             return drop(event);
+        }
+        if matches!(event, Event::MemoryWanted) && std::mem::replace(&mut state.memory_wanted, true)
+        {
+            // Told already, and not yet heard.
+            return;
         }
         state.events.push(event);
         let ring = state.asleep_until.is_some_and(|until| due < until);
@@ -79,6 +87,7 @@ impl Inbox {
         debug_assert!(into.is_empty());
         let mut state = self.state.lock();
         state.asleep_until = None;
+        state.memory_wanted = false;
         std::mem::swap(&mut state.events, into);
     }
 

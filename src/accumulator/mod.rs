@@ -69,7 +69,8 @@ impl RecordAccumulator {
         inbox: Arc<Inbox>,
         clock: Clock,
     ) -> Self {
-        let limits = Limits { batch_size: batch_size.max(1), linger };
+        // A batch can't have more memory than there is.
+        let limits = Limits { batch_size: batch_size.clamp(1, memory.max(1)), linger };
         Self {
             topics: TopicMap::new(Arc::clone(&inbox), limits),
             pool: BufferPool::new(memory, limits.batch_size),

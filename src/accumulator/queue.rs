@@ -105,7 +105,13 @@ impl PartitionQueue {
     pub(crate) fn append_to_open(&self, append: &mut Append<'_>) -> Option<Delivery> {
         let mut state = self.state.lock();
         // A closed queue's last batch is closed.
-        state.append_to_last(append)
+        let delivery = state.append_to_last(append)?;
+        if state.batches.back().is_some_and(|last| self.is_full(last)) {
+            let news = self.news(&mut state);
+            drop(state);
+            self.tell(news);
+        }
+        Some(delivery)
     }
 
     /// Appends to the open batch, or to a new one made from `memory`.
@@ -127,10 +133,14 @@ impl PartitionQueue {
         let outcome = self.append_with_memory(&mut state, append, memory, clock);
         let news = self.news(&mut state);
         drop(state);
+        self.tell(news);
+        outcome
+    }
+
+    fn tell(&self, news: Option<MonoTime>) {
         if let Some(due) = news {
             self.inbox.push(Event::Partition(self.id), due);
         }
-        outcome
     }
 
     /// The last batch has no room for the record in the memory that it has.

@@ -123,11 +123,17 @@ impl Core {
         append: &mut Append<'_>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
-        self.accumulator.append(topic, partition, append, patience).map_err(|error| match error {
-            // Whatever was closed was closed for a reason.
+        self.accumulator
+            .append(topic, partition, append, patience)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// Whatever was closed was closed for a reason.
+    fn explain(&self, error: Error) -> Error {
+        match error {
             Error::Closed => self.metadata.ended().unwrap_or(Error::Closed),
             other => other,
-        })
+        }
     }
 
     #[inline]
@@ -161,7 +167,9 @@ impl Core {
             return Ok(slot);
         }
         match self.begin_wait(patience)? {
-            Some((_, deadline)) => slots.acquire(&self.clock, deadline),
+            Some((_, deadline)) => {
+                slots.acquire(&self.clock, deadline).map_err(|error| self.explain(error))
+            }
             None => Err(Error::CallbackBacklogFull { waited: Duration::ZERO }),
         }
     }
@@ -228,6 +236,8 @@ impl Core {
     ) -> Result<Arc<Topic>, Error> {
         let metadata = self.wait_for_topic(name, partition, patience)?;
         let topic = self.accumulator.topics.find_or_add(name);
+        // A later answer may have come before the sender could see the topic.
+        let metadata = self.metadata.try_topic(name, partition).unwrap_or(metadata);
         // Never fewer than the sender has learned of since this answer was read.
         let count = u32::try_from(metadata.partition_count()).unwrap_or(0);
         if count > topic.partition_count() {

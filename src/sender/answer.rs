@@ -97,7 +97,7 @@ impl<C: KafkaClient> Sender<C> {
     /// Settles one batch, and looks at its partition again.
     fn settle(&mut self, tag: u64, part: Part, answer: &Answer<'_>, now: MonoTime) {
         let Part { id, batch, stamp, .. } = part;
-        self.index.partition_mut(id).in_flight.retain(|t| *t != tag);
+        self.index.partition_mut(id).in_flight.retain(|seat| seat.tag != tag);
         match batch {
             Some(batch) => self.judge(id, batch, answer, now),
             // The batch has expired: only its sequence is still to be settled.

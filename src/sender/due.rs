@@ -94,14 +94,20 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Memory is wanted: where nothing is under way, or in line for a broker that could take it,
-    /// that would bring some back, what lingers goes out early.
+    /// Memory is wanted: unless a batch is about to go to a broker that can take it, batches go out
+    /// early to all brokers that have no request of ours, whose answer might bring some back.
     pub(super) fn send_lingering(&mut self, now: MonoTime) {
         let about_to_go = |node: &NodeId| self.client.is_ready(*node, now);
-        if !self.flights.is_empty() || self.index.ready_nodes().iter().any(about_to_go) {
+        let busy = self.flights.nodes();
+        if busy.len() >= self.metadata.cluster().nodes.len()
+            || self.index.ready_nodes().iter().any(about_to_go)
+        {
             return;
         }
         for id in self.index.active() {
+            if self.index.partition(id).leader.is_some_and(|leader| busy.contains(&leader)) {
+                continue;
+            }
             // Closed, so that it goes out also if whoever wanted memory has given up by then.
             if let Some(last) = self.index.partition(id).queue.lock().batches.back_mut() {
                 last.closed = true;
@@ -116,8 +122,9 @@ impl<C: KafkaClient> Sender<C> {
         let partition = self.index.partition(id);
         let mut over = VecDeque::new();
         let mut oldest = MonoTime::MAX;
-        for tag in &partition.in_flight {
-            let Some(part) = self.flights.part_mut(*tag, id) else { continue };
+        for seat in &partition.in_flight {
+            let Some(part) = self.flights.part_mut(*seat) else { continue };
+            debug_assert_eq!(part.id, id);
             let Some(batch) = &part.batch else { continue };
             if batch.deadline(timeout) <= now {
                 over.extend(part.batch.take());

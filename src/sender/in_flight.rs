@@ -1,11 +1,11 @@
 //! Produce requests under way: whose batches they carry, so that each answer finds its batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
 use crate::transaction::Stamp;
-use crate::types::Uuid;
+use crate::types::{NodeId, Uuid};
 
 /// One partition's share of a request.
 pub(super) struct Part {
@@ -22,29 +22,46 @@ pub(super) struct Part {
     pub(super) pooled: bool,
 }
 
+/// Where a partition's batch is under way: the request's tag, and the batch's place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) tag: u64,
+    pub(super) place: usize,
+}
+
 /// All produce requests that are under way, by tag.
 #[derive(Default)]
 pub(super) struct Flights {
-    flights: BTreeMap<u64, Vec<Part>>,
+    flights: BTreeMap<u64, Flight>,
+}
+
+struct Flight {
+    node: NodeId,
+    parts: Vec<Part>,
 }
 
 impl Flights {
-    pub(super) fn add(&mut self, tag: u64, parts: Vec<Part>) {
-        let previous = self.flights.insert(tag, parts);
+    pub(super) fn add(&mut self, tag: u64, node: NodeId, parts: Vec<Part>) {
+        let previous = self.flights.insert(tag, Flight { node, parts });
         debug_assert!(previous.is_none(), "a tag is used twice");
     }
 
     pub(super) fn remove(&mut self, tag: u64) -> Option<Vec<Part>> {
-        self.flights.remove(&tag)
+        self.flights.remove(&tag).map(|flight| flight.parts)
     }
 
-    /// A partition's share of the request `tag`.
-    pub(super) fn part_mut(&mut self, tag: u64, id: PartitionId) -> Option<&mut Part> {
-        self.flights.get_mut(&tag)?.iter_mut().find(|part| part.id == id)
+    /// What sits there; none while the request is being answered.
+    pub(super) fn part_mut(&mut self, seat: Seat) -> Option<&mut Part> {
+        self.flights.get_mut(&seat.tag)?.parts.get_mut(seat.place)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.flights.is_empty()
+    }
+
+    /// The brokers that have a request of ours.
+    pub(super) fn nodes(&self) -> BTreeSet<NodeId> {
+        self.flights.values().map(|flight| flight.node).collect()
     }
 
     /// The tags of all requests under way.
@@ -54,6 +71,6 @@ impl Flights {
 
     /// The request's parts.
     pub(super) fn parts_mut(&mut self, tag: u64) -> Option<&mut Vec<Part>> {
-        self.flights.get_mut(&tag)
+        self.flights.get_mut(&tag).map(|flight| &mut flight.parts)
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::in_flight::Seat;
 use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::queue::PartitionQueue;
 use crate::metadata::Cluster;
@@ -23,7 +24,7 @@ pub(super) struct Partition {
     pub(super) leader_epoch: i32,
     pub(super) sequences: Sequences,
     /// The requests under way with a batch of this partition, oldest first.
-    pub(super) in_flight: VecDeque<u64>,
+    pub(super) in_flight: VecDeque<Seat>,
     /// In whose ready line it stands.
     ready_at: Option<NodeId>,
     /// When its timer fires; `MAX` if it has none.

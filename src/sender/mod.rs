@@ -184,8 +184,8 @@ impl<C: KafkaClient> Sender<C> {
             }
             queue.batches.iter_mut().for_each(mark);
             drop(queue);
-            for tag in &partition.in_flight {
-                let part = self.flights.part_mut(*tag, id);
+            for seat in &partition.in_flight {
+                let part = self.flights.part_mut(*seat);
                 if let Some(batch) = part.and_then(|part| part.batch.as_mut()) {
                     mark(batch);
                 }

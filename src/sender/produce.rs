@@ -3,7 +3,7 @@
 
 use super::Sender;
 use super::due::{Due, decide};
-use super::in_flight::Part;
+use super::in_flight::{Part, Seat};
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
 use crate::client::{ClientRequest, KafkaClient, VersionError};
@@ -132,10 +132,10 @@ impl<C: KafkaClient> Sender<C> {
         self.encode(version, correlation_id, drained, &mut frame);
         let mut parts = self.scratch.parts.pop().unwrap_or_default();
         for d in drained.drain(..) {
-            parts.push(self.load(tag, d, &mut frame));
+            parts.push(self.load(Seat { tag, place: parts.len() }, d, &mut frame));
         }
         seal_pieces(&self.scratch.splits, &parts, &mut frame);
-        self.flights.add(tag, parts);
+        self.flights.add(tag, node, parts);
         let request = ClientRequest {
             node,
             api: ApiKey::Produce,
@@ -184,7 +184,7 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Finishes a batch's header and moves its bytes into the frame.
-    fn load(&mut self, tag: u64, drained: Drained, frame: &mut OutFrame) -> Part {
+    fn load(&mut self, seat: Seat, drained: Drained, frame: &mut OutFrame) -> Part {
         let Drained { id, topic_id, mut batch, .. } = drained;
         let partition = self.index.partition_mut(id);
         batch.attempts += 1;
@@ -196,7 +196,7 @@ impl<C: KafkaClient> Sender<C> {
         batch.builder.finish(producer_id, epoch, sequence, false);
         let before = frame.segments.len();
         batch.builder.move_segments(&mut frame.segments);
-        partition.in_flight.push_back(tag);
+        partition.in_flight.push_back(seat);
         let (stamp, pooled, segments) = (batch.stamp, batch.pooled, frame.segments.len() - before);
         Part { id, topic_id, batch: Some(batch), stamp, segments, pooled }
     }

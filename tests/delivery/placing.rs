@@ -145,3 +145,27 @@ fn the_brokers_clock_is_told_where_it_counts() {
     assert!(u128::try_from(metadata.timestamp()).unwrap() >= before.as_millis());
     assert_eq!(metadata.timestamp(), cluster.records("t", 0)[0].timestamp);
 }
+
+#[test]
+fn a_batch_that_a_record_fills_to_the_last_byte_goes_out_at_once() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    // 61 bytes of header, 7 a record beside its value.
+    let producer = builder(&cluster).batch_size(61 + 3 * 17).linger(LONG * 4).build().unwrap();
+    for _ in 0..3 {
+        producer.send(ProducerRecord::new("t", "ten bytes.").timestamp(1)).unwrap();
+    }
+    assert!(cluster.wait_for_count("t", 3, LONG), "it lingers");
+    close(&producer);
+}
+
+#[test]
+fn a_batch_size_beyond_all_memory_is_as_good_as_all_memory() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer =
+        builder(&cluster).buffer_memory(2_000).batch_size(100_000).linger(ms(0)).build().unwrap();
+    for _ in 0..100 {
+        producer.send(ProducerRecord::new("t", &[7; 150])).unwrap();
+    }
+    close(&producer);
+    assert_eq!(cluster.count("t"), 100);
+}

@@ -44,8 +44,12 @@ fn stranded(harm: Harm, id: &str) -> (TestCluster, KafkaProducer) {
         .build()
         .unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
-    // One record through, so that a producer id is there and the connection stands.
-    producer.send(ProducerRecord::new("t", "first")).unwrap().wait_timeout(LONG).unwrap();
+    // One record through to each partition, so that a producer id is there, the connection stands,
+    // and the next batches need not travel alone.
+    for partition in 0..2 {
+        let first = ProducerRecord::new("t", "first").partition(partition);
+        producer.send(first).unwrap().wait_timeout(LONG).unwrap();
+    }
     harm(&cluster);
     (cluster, producer)
 }
@@ -161,7 +165,7 @@ fn a_broker_that_comes_back_while_the_producer_closes_gets_everything() {
     });
     assert!(report.is_clean(), "{report:?}");
     assert!(deliveries.iter().all(|delivery| delivery.try_get().unwrap().is_ok()));
-    assert_eq!(cluster.count("t"), 3);
+    assert_eq!(cluster.count("t"), 4);
 }
 
 #[test]

@@ -12,8 +12,13 @@ use crate::{
     assert_threads_end, endless_linger, eventually, is_closed, is_given_up, send_with, telling,
 };
 
-/// Closes while eight threads send; gives how many records were accepted, delivered, given up.
-fn close_amid_sends(cluster: &TestCluster, timeout: Duration) -> [usize; 3] {
+/// Closes, once `is_time`, while eight threads send; gives how many records were accepted,
+/// delivered, given up.
+fn close_amid_sends(
+    cluster: &TestCluster,
+    timeout: Duration,
+    is_time: impl Fn() -> bool,
+) -> [usize; 3] {
     let producer = builder(cluster).client_id("amid").batch_size(2_000).build().unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
     let (told, results) = telling();
@@ -47,6 +52,7 @@ fn close_amid_sends(cluster: &TestCluster, timeout: Duration) -> [usize; 3] {
             })
             .collect();
         assert!(cluster.wait_for_count("t", 2_000, LONG));
+        eventually("time to close", is_time);
         let report = producer.close(timeout);
         let mut all = (0, Vec::new());
         for thread in threads {
@@ -80,7 +86,7 @@ fn close_amid_sends(cluster: &TestCluster, timeout: Duration) -> [usize; 3] {
 #[test]
 fn a_close_amid_sends_delivers_all_that_was_accepted() {
     let cluster = TestCluster::builder().brokers(2).topic("t", 4).start();
-    let [accepted, delivered, given_up] = close_amid_sends(&cluster, LONG);
+    let [accepted, delivered, given_up] = close_amid_sends(&cluster, LONG, || true);
     assert_eq!((delivered, given_up), (accepted, 0));
     assert_eq!(cluster.count("t"), accepted as u64);
 }
@@ -88,8 +94,9 @@ fn a_close_amid_sends_delivers_all_that_was_accepted() {
 #[test]
 fn a_close_amid_sends_that_gives_up_tells_of_each_record_once() {
     let cluster = TestCluster::builder().brokers(2).topic("t", 4).start();
-    cluster.inject(Fault::produce().broker(2).skip(20).always().silence());
-    let [accepted, delivered, given_up] = close_amid_sends(&cluster, ms(1_500));
+    let silence = cluster.inject(Fault::produce().broker(2).skip(20).always().silence());
+    let is_silent = || cluster.fired(silence) > 0;
+    let [accepted, delivered, given_up] = close_amid_sends(&cluster, ms(1_500), is_silent);
     assert_eq!(delivered + given_up, accepted);
     assert!(delivered > 0 && given_up > 0, "{delivered} of {accepted}");
     assert!(cluster.count("t") >= delivered as u64);

@@ -115,8 +115,11 @@ fn close_delivers_what_was_accepted_runs_the_callbacks_and_ends_the_threads() {
             producer.send(record()).unwrap()
         })
         .collect();
+    // Each names itself when it gets to run.
     #[cfg(target_os = "linux")]
-    assert_eq!(threads("ends"), ["ends-callback-0", "ends-callback-1", "ends-sender"].map(cut));
+    eventually("three threads with their names", || {
+        threads("ends") == ["ends-callback-0", "ends-callback-1", "ends-sender"].map(cut)
+    });
     close(&producer);
     assert_threads_end("ends");
     assert_eq!(called.load(Ordering::SeqCst), 100);
