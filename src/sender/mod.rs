@@ -132,8 +132,9 @@ impl<C: KafkaClient> Sender<C> {
             self.send_lingering(now);
         }
         self.keep_up(now);
-        self.send_batches(now);
+        // Before anything is sent: what a close has no time for is surely not in the log.
         self.advance_phase(now);
+        self.send_batches(now);
         let now = self.poll(now)?;
         self.hear_brokers(now);
         self.index.invariants();

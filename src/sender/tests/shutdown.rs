@@ -98,8 +98,8 @@ fn a_close_without_patience_gives_up_at_once() {
     let delivery = s.append(0, "a");
     s.close(Duration::ZERO);
     run_out(&mut s);
-    // The turn that saw the close has sent it.
-    assert_eq!(closed(&delivery), Persisted::Unknown);
+    // Not sent first only to be given up.
+    assert_eq!(closed(&delivery), Persisted::No);
     assert_eq!(s.now(), MonoTime::ZERO);
     assert!(s.memory_is_whole());
 }
