@@ -221,4 +221,77 @@ pub mod internal {
     pub mod record {
         pub use crate::record::*;
     }
+
+    /// Private parts in wrappers, for benches.
+    pub mod parts {
+        use crate::accumulator::buffer_pool::{Allocation, BufferPool};
+        use crate::completion::*;
+        use crate::sync::Arc;
+
+        /// The memory of batches.
+        pub struct Pool(BufferPool);
+
+        impl Pool {
+            pub fn new(total: usize, poolable: usize) -> Self {
+                Self(BufferPool::new(total, poolable))
+            }
+
+            /// Memory, if there is some without a wait.
+            pub fn take(&self, size: usize) -> Option<Vec<u8>> {
+                match self.0.begin(size).ok()? {
+                    Allocation::Granted(memory) => Some(memory),
+                    Allocation::Queued(place) => {
+                        self.0.cancel(place);
+                        None
+                    }
+                }
+            }
+
+            pub fn give_back(&self, memory: Vec<u8>) {
+                self.0.release(memory);
+            }
+        }
+
+        /// The threads that run callbacks, and a partition's queue to them.
+        pub struct Callbacks(CallbackExecutor, Arc<Lane>);
+
+        /// A delivered batch whose callbacks have not been handed over.
+        pub struct Decided(CompletedBatch);
+
+        /// Nobody cares who waits.
+        struct Unheard;
+
+        impl WaitListener for Unheard {
+            fn on_wait(&self) {}
+        }
+
+        impl Callbacks {
+            pub fn start(threads: usize) -> std::io::Result<Self> {
+                let slots = Arc::new(Slots::new(usize::MAX));
+                let kind = ExecutorKind::Threads(threads);
+                Ok(Self(CallbackExecutor::start(kind, "bench", slots)?, Arc::new(Lane::new())))
+            }
+
+            /// A batch of records with these callbacks, each of which has taken its slot.
+            pub fn decide<F: FnOnce() + Send + 'static>(
+                &self,
+                callbacks: impl Iterator<Item = F>,
+            ) -> Decided {
+                let result = Arc::new(BatchResult::new("t".into(), 0, Arc::new(Unheard)));
+                result.complete(Outcome::Delivered { base_offset: 0, log_append_time: None });
+                let pending = |(index, callback): (usize, F)| {
+                    self.0.slots().try_acquire().into_iter().for_each(Slot::keep);
+                    let run: Callback = Box::new(move |_| callback());
+                    let index = index as u32;
+                    PendingCallback { index, timestamp: 0, key_size: -1, value_size: 100, run }
+                };
+                let callbacks = callbacks.enumerate().map(pending).collect();
+                Decided(CompletedBatch { result, callbacks, flush: Vec::new() })
+            }
+
+            pub fn hand_over(&self, batch: Decided) {
+                self.0.submit(&self.1, batch.0);
+            }
+        }
+    }
 }
