@@ -208,11 +208,11 @@ impl Pending {
             let _ = delivery.wait();
         }
         if let Some(oldest) = self.handles.pop_front() {
-            self.totals.note(oldest.wait(), &mut tally);
+            self.totals.note(oldest.wait().as_ref(), &mut tally);
         }
-        while let Some(outcome) = self.handles.front().and_then(Delivery::try_get) {
-            self.handles.pop_front();
+        while let Some(outcome) = self.handles.front().and_then(Delivery::check) {
             self.totals.note(outcome, &mut tally);
+            self.handles.pop_front();
         }
         self.totals.add(&tally);
     }

@@ -67,7 +67,7 @@ impl Totals {
 
     /// As [`count`](Self::count), for later.
     #[inline]
-    pub fn note<T>(&self, outcome: Result<T, Error>, tally: &mut Tally) {
+    pub fn note<T>(&self, outcome: Result<T, &Error>, tally: &mut Tally) {
         match outcome {
             Ok(_) => tally.delivered += 1,
             Err(error) => {

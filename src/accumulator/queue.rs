@@ -282,6 +282,15 @@ impl QueueState {
         }
     }
 
+    /// Takes out what was not delivered in time. The oldest come first.
+    pub(crate) fn take_overdue(&mut self, timeout: Duration, now: MonoTime) -> Vec<ProducerBatch> {
+        let mut overdue = Vec::new();
+        while self.batches.front().is_some_and(|b| b.deadline(timeout) <= now) {
+            overdue.extend(self.batches.pop_front());
+        }
+        overdue
+    }
+
     /// Puts a batch back to be tried again: before all whose sequence is later or not given yet;
     /// without sequences before all that were started no earlier, so that the first one is the
     /// next to expire.

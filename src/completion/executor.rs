@@ -166,7 +166,7 @@ impl CallbackExecutor {
         Ok(executor)
     }
 
-    /// Hands a decided batch over. Never blocks and, save under [`ExecutorKind::Inline`], runs no
+    /// Hands a decided batch over; [`tell`](Self::tell) has it looked at. Never blocks and, save under [`ExecutorKind::Inline`], runs no
     /// user code. Flushes that wait for a batch without callbacks wait for it no longer.
     pub(crate) fn submit(&self, lane: &Arc<Lane>, batch: CompletedBatch) {
         if batch.callbacks.is_empty() {
@@ -177,8 +177,13 @@ impl CallbackExecutor {
         if self.is_inline {
             self.pool.run(batch, Context::Inline);
         } else if lane.push(batch) {
-            self.pool.schedule(lane.clone());
+            self.pool.schedule_untold(lane.clone());
         }
+    }
+
+    /// Wakes the threads for what was submitted: once a turn, since it costs more than a callback.
+    pub(crate) fn tell(&self) {
+        self.pool.tell();
     }
 
     /// Has a flush wait for a partition's callbacks that were submitted before it began.

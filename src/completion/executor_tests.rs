@@ -52,6 +52,7 @@ fn submit_for(
     let callbacks = callbacks.collect();
     result.complete(Outcome::Delivered { base_offset: 100, log_append_time: None });
     executor.submit(lane, CompletedBatch { result, callbacks, flush });
+    executor.tell();
 }
 
 fn callback(run: impl FnOnce() + Send + 'static) -> Callback {
@@ -118,6 +119,7 @@ fn callbacks_are_told_of_success_and_failure_on_a_named_thread() {
         result.complete(outcome);
         let callbacks = vec![record(4, told.clone())];
         executor.submit(&lane, CompletedBatch { result, callbacks, flush: Vec::new() });
+        executor.tell();
     }
     let (metadata, name) = results.recv().unwrap();
     let metadata = metadata.unwrap();

@@ -47,6 +47,17 @@ pub(crate) enum Outcome {
     Split(Arc<[SplitPart]>),
 }
 
+impl Outcome {
+    /// The failure of a record; none if it was delivered, or is another batch's by now.
+    fn error_of(&self, index: u32) -> Option<&Error> {
+        match self {
+            Self::Delivered { .. } | Self::Split(_) => None,
+            Self::Failed(error) => Some(error),
+            Self::FailedEach(errors) => Some(errors.named.get(&index).unwrap_or(&errors.rest)),
+        }
+    }
+}
+
 /// The failures of a batch whose guilty records are known.
 #[derive(Debug)]
 pub(crate) struct RecordErrors {
@@ -153,9 +164,7 @@ impl BatchResult {
                 *log_append_time,
                 RecordFacts { index, ..record },
             )),
-            Outcome::Failed(error) => Err(error),
-            Outcome::FailedEach(errors) => Err(errors.named.get(&index).unwrap_or(&errors.rest)),
-            Outcome::Split(_) => return None, // `trace` never ends on one
+            failed => Err(failed.error_of(index)?),
         })
     }
 
@@ -292,6 +301,17 @@ impl Delivery {
         self.result.fate_of(self.record).map(|fate| fate.map_err(Error::clone))
     }
 
+    /// Whether the record was delivered, if that is decided; `None` while it is on its way. As
+    /// [`try_get`](Self::try_get) without where the record lies: for loops that look after many
+    /// handles, since it copies nothing.
+    #[inline]
+    pub fn check(&self) -> Option<Result<(), &Error>> {
+        match self.result.trace(self.record.index) {
+            Fate::Open(_) => None,
+            Fate::Decided { outcome, index } => Some(outcome.error_of(index).map_or(Ok(()), Err)),
+        }
+    }
+
     /// The topic that the record was sent to.
     pub fn topic(&self) -> &str {
         &self.result.topic
@@ -379,7 +399,9 @@ mod tests {
     }
 
     fn text(delivery: &Delivery) -> String {
-        delivery.try_get().unwrap().unwrap_err().to_string()
+        let text = delivery.try_get().unwrap().unwrap_err().to_string();
+        assert_eq!(delivery.check().unwrap().unwrap_err().to_string(), text);
+        text
     }
 
     #[test]
@@ -395,7 +417,7 @@ mod tests {
         let (result, _waits) = batch();
         let delivery = record(&result, 5);
         assert_eq!((delivery.topic(), delivery.partition(), delivery.timestamp()), ("t", 3, 1_000));
-        assert!(delivery.try_get().is_none());
+        assert!(delivery.try_get().is_none() && delivery.check().is_none());
         result.complete(delivered(100));
         let metadata = delivery.wait().unwrap();
         assert_eq!(metadata.offset(), Some(105));
@@ -403,6 +425,7 @@ mod tests {
         assert_eq!((metadata.key_size(), metadata.value_size()), (None, Some(0)));
         assert_eq!(metadata.to_string(), "t-3@105");
         assert_eq!(delivery.try_get().unwrap().unwrap(), metadata, "it can be asked again");
+        assert!(matches!(delivery.check(), Some(Ok(()))));
     }
 
     #[test]

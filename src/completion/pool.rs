@@ -26,6 +26,8 @@ pub(super) struct Pool {
     run_queue: Mutex<RunQueue>,
     /// Signalled when there is work, or the end.
     work: Condvar,
+    /// Work was queued of which no thread was told.
+    untold: AtomicBool,
     /// Signalled when a thread changes its state while the pool ends.
     ending: Condvar,
     slots: Arc<Slots>,
@@ -81,6 +83,7 @@ impl Pool {
         Self {
             run_queue: Mutex::new(RunQueue { threads, ..RunQueue::default() }),
             work: Condvar::new(),
+            untold: AtomicBool::new(false),
             ending: Condvar::new(),
             slots,
             logs: LogRelay::new(),
@@ -116,6 +119,12 @@ impl Pool {
 
     /// Has a lane served. With no thread left to do so its batches are dropped here.
     pub(super) fn schedule(self: &Arc<Self>, lane: Arc<Lane>) {
+        self.schedule_untold(lane);
+        self.tell();
+    }
+
+    /// As [`schedule`](Self::schedule), but wakes nobody: [`tell`](Self::tell) does.
+    pub(super) fn schedule_untold(self: &Arc<Self>, lane: Arc<Lane>) {
         if let Some(Work::Lane(lane)) = self.push(Work::Lane(lane)) {
             let mut has_more = true;
             while has_more {
@@ -128,6 +137,21 @@ impl Pool {
     /// Has the log relay drained, by whoever closes the pool if no thread is left.
     pub(super) fn schedule_logs(&self) {
         self.push(Work::Logs);
+        self.tell();
+    }
+
+    /// Wakes as many threads as there is work for. A busy one looks for more by itself.
+    pub(super) fn tell(&self) {
+        if !self.untold.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let queue = self.run_queue.lock();
+        let idle = queue.threads.iter().filter(|state| **state == ThreadState::Idle).count();
+        let wanted = queue.ready.len().min(idle);
+        drop(queue);
+        for _ in 0..wanted {
+            self.work.notify_one();
+        }
     }
 
     /// Gives the work back if all threads have ended.
@@ -139,7 +163,7 @@ impl Pool {
             }
             queue.ready.push_back(work);
         }
-        self.work.notify_one();
+        self.untold.store(true, Ordering::Release);
         None
     }
 
@@ -262,6 +286,7 @@ impl Pool {
     /// No more batches come: the threads end once all callbacks have run. Waits for nothing.
     pub(super) fn begin_close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+        self.tell();
         self.stop_if_drained();
     }
 

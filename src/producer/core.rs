@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::close::CloseReport;
 use super::partitioner::{self, BuiltInRules, Choice, ClusterView, PartitionInput, Partitioner};
-use super::record::{Headers, validate_topic};
+use super::record::{TopicRecord, validate_topic};
 use crate::accumulator::inbox::Event;
 use crate::accumulator::queue::Append;
 use crate::accumulator::topic_map::Topic;
@@ -45,16 +45,6 @@ pub(crate) struct Core {
     pub(super) report: OnceLock<CloseReport>,
 }
 
-/// A record without its topic, as every form of `send` brings it here.
-#[derive(Clone, Copy)]
-pub(super) struct RecordParts<'r> {
-    pub(super) key: Option<&'r [u8]>,
-    pub(super) value: Option<&'r [u8]>,
-    pub(super) headers: &'r Headers<'r>,
-    pub(super) partition: Option<i32>,
-    pub(super) timestamp: Option<i64>,
-}
-
 impl Core {
     /// How long a call may wait: `max.block.ms`, or not at all where a wait could not end.
     #[inline]
@@ -66,13 +56,14 @@ impl Core {
     pub(super) fn send(
         &self,
         name: &str,
-        record: RecordParts<'_>,
+        record: &TopicRecord<'_>,
         callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         match self.accumulator.topics.find(name) {
             Some(topic) => self.send_to(&topic, record, callback, patience),
             None => {
+                record.validate()?;
                 let topic = self.find_topic(name, record.partition, patience)?;
                 self.send_to(&topic, record, callback, patience)
             }
@@ -84,10 +75,11 @@ impl Core {
     pub(super) fn send_to(
         &self,
         topic: &Topic,
-        record: RecordParts<'_>,
+        record: &TopicRecord<'_>,
         callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
+        record.validate()?;
         self.check_size(record)?;
         let (partition, sticky) = self.partition(topic, record, patience)?;
         let slot = match &callback {
@@ -137,7 +129,7 @@ impl Core {
     }
 
     #[inline]
-    fn check_size(&self, record: RecordParts<'_>) -> Result<(), Error> {
+    fn check_size(&self, record: &TopicRecord<'_>) -> Result<(), Error> {
         // More than all overhead of a record without headers.
         const OVERHEAD: usize = 128;
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
@@ -147,7 +139,7 @@ impl Core {
         self.check_exact_size(record)
     }
 
-    fn check_exact_size(&self, record: RecordParts<'_>) -> Result<(), Error> {
+    fn check_exact_size(&self, record: &TopicRecord<'_>) -> Result<(), Error> {
         let (key, value) = (record.key.map(<[u8]>::len), record.value.map(<[u8]>::len));
         let size = estimate_size_upper_bound(key, value, record.headers.as_slice());
         let too_large = |limit, setting| Err(Error::RecordTooLarge { size, limit, setting });
@@ -179,7 +171,7 @@ impl Core {
     fn partition(
         &self,
         topic: &Topic,
-        record: RecordParts<'_>,
+        record: &TopicRecord<'_>,
         patience: &mut Patience,
     ) -> Result<(u32, bool), Error> {
         let explicit = record.partition;
@@ -203,7 +195,7 @@ impl Core {
     fn choose_partition(
         &self,
         topic: &Topic,
-        record: RecordParts<'_>,
+        record: &TopicRecord<'_>,
     ) -> Result<(u32, bool), Error> {
         let available = topic.available();
         let count = topic.partition_count().max(1) as i32;
@@ -211,7 +203,7 @@ impl Core {
         let choice = match &self.partitioner {
             Some(partitioner) => {
                 let input = PartitionInput::new(&topic.name, record.key, record.value)
-                    .with_headers(record.headers);
+                    .with_headers(&record.headers);
                 // The user's rule may panic: that is this send's failure and no other's.
                 let asked = catch_unwind(AssertUnwindSafe(|| {
                     partitioner::ask(&**partitioner, &input, &view)

@@ -26,10 +26,10 @@ use std::time::Duration;
 pub use self::build::Callbacks;
 pub(crate) use self::build::Parts;
 pub use self::close::CloseReport;
-use self::core::{Core, RecordParts};
-use self::record::ProducerRecord;
+use self::core::Core;
+pub use self::record::{ProducerRecord, TopicRecord};
 pub use self::refused::{Partial, Refused};
-pub use self::topic::{TopicProducer, TopicRecord};
+pub use self::topic::TopicProducer;
 use crate::accumulator::Patience;
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
@@ -97,9 +97,8 @@ impl KafkaProducer {
     /// [`Error::MetadataTimeout`], [`Error::BufferExhausted`], [`Error::Closed`],
     /// [`Error::Forked`], [`Error::Fatal`]. What fails later is the handle's to tell.
     pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
-        record.validate()?;
         let core = &self.handle.core;
-        core.send(record.topic(), parts(&record), None, &mut core.patience())
+        core.send(record.topic(), record.without_topic(), None, &mut core.patience())
     }
 
     /// Sends a record and has `callback` told of its fate, on a callback thread.
@@ -116,10 +115,9 @@ impl KafkaProducer {
         record: ProducerRecord<'_>,
         callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        record.validate()?;
         let core = &self.handle.core;
         let callback = Some(Box::new(callback) as _);
-        core.send(record.topic(), parts(&record), callback, &mut core.patience())?;
+        core.send(record.topic(), record.without_topic(), callback, &mut core.patience())?;
         Ok(())
     }
 
@@ -130,9 +128,7 @@ impl KafkaProducer {
     /// yet: it is asked for, so that a later call may succeed.
     pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
         let core = &self.handle.core;
-        let sent = record
-            .validate()
-            .and_then(|()| core.send(record.topic(), parts(&record), None, &mut Patience::None));
+        let sent = core.send(record.topic(), record.without_topic(), None, &mut Patience::None);
         sent.map_err(|error| Refused::new(record, error))
     }
 
@@ -145,10 +141,7 @@ impl KafkaProducer {
         let mut accepted = Vec::with_capacity(records.len());
         let mut patience = core.patience();
         for record in records {
-            let sent = record
-                .validate()
-                .and_then(|()| core.send(record.topic(), parts(record), None, &mut patience));
-            match sent {
+            match core.send(record.topic(), record.without_topic(), None, &mut patience) {
                 Ok(delivery) => accepted.push(delivery),
                 Err(error) => return Err(Partial { accepted, error }),
             }
@@ -225,16 +218,6 @@ impl KafkaProducer {
     /// returns the same report.
     pub fn close(&self, timeout: Duration) -> CloseReport {
         self.handle.core.close(timeout)
-    }
-}
-
-fn parts<'r>(record: &'r ProducerRecord<'_>) -> RecordParts<'r> {
-    RecordParts {
-        key: record.key_bytes(),
-        value: record.value_bytes(),
-        headers: record.header_list(),
-        partition: record.explicit_partition(),
-        timestamp: record.explicit_timestamp(),
     }
 }
 

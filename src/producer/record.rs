@@ -25,33 +25,138 @@ use crate::error::Error;
 #[must_use = "a record does nothing until it is sent"]
 pub struct ProducerRecord<'a> {
     topic: &'a str,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    headers: Headers<'a>,
-    partition: Option<i32>,
-    timestamp: Option<i64>,
+    record: TopicRecord<'a>,
+}
+
+/// A record for a [`TopicProducer`](crate::TopicProducer): as [`ProducerRecord`], without the
+/// topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "a record does nothing until it is sent"]
+pub struct TopicRecord<'a> {
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: Headers<'a>,
+    pub(super) partition: Option<i32>,
+    pub(super) timestamp: Option<i64>,
 }
 
 impl<'a> ProducerRecord<'a> {
     /// A record with this value (possibly empty, never null) for this topic.
     pub fn new<V: AsRef<[u8]> + ?Sized>(topic: &'a str, value: &'a V) -> Self {
-        Self { value: Some(value.as_ref()), ..Self::tombstone(topic) }
+        Self { topic, record: TopicRecord::new(value) }
     }
 
     /// A record whose value is null, which in a compacted topic deletes its key.
     pub fn tombstone(topic: &'a str) -> Self {
-        Self {
-            topic,
-            key: None,
-            value: None,
-            headers: Headers::new(),
-            partition: None,
-            timestamp: None,
-        }
+        Self { topic, record: TopicRecord::tombstone() }
     }
 
     /// Sets the key. Records with equal keys go to the same partition, as long as the topic's
     /// number of partitions stays the same.
+    pub fn key<K: AsRef<[u8]> + ?Sized>(mut self, key: &'a K) -> Self {
+        self.record.key = Some(key.as_ref());
+        self
+    }
+
+    /// Adds a header after those already there. A name may occur more than once.
+    pub fn header<V: AsRef<[u8]> + ?Sized>(
+        mut self,
+        name: impl Into<Cow<'a, str>>,
+        value: &'a V,
+    ) -> Self {
+        self.record.headers.push(name, value.as_ref());
+        self
+    }
+
+    /// Adds a header that owns its value.
+    pub fn owned_header(mut self, name: impl Into<Cow<'a, str>>, value: Vec<u8>) -> Self {
+        self.record.headers.push(name, value);
+        self
+    }
+
+    /// Adds a header whose value is null.
+    pub fn null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
+        self.record.headers.push_null(name);
+        self
+    }
+
+    /// Replaces all headers.
+    pub fn headers(mut self, headers: Headers<'a>) -> Self {
+        self.record.headers = headers;
+        self
+    }
+
+    /// Sends the record to this partition; no partitioner is asked. The number counts from 0: a
+    /// negative one makes `send` fail with [`Error::InvalidRecord`].
+    pub fn partition(mut self, partition: i32) -> Self {
+        self.record.partition = Some(partition);
+        self
+    }
+
+    /// Sets the record's timestamp, in milliseconds since 1970 (UTC); without it, the record gets
+    /// the time of `send`. A negative one makes `send` fail with [`Error::InvalidRecord`]. A topic
+    /// with `message.timestamp.type=LogAppendTime` replaces it.
+    pub fn timestamp(mut self, millis: i64) -> Self {
+        self.record.timestamp = Some(millis);
+        self
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &'a str {
+        self.topic
+    }
+
+    /// The key; `None` is Kafka's null.
+    pub fn key_bytes(&self) -> Option<&'a [u8]> {
+        self.record.key
+    }
+
+    /// The value; `None` is Kafka's null, a tombstone.
+    pub fn value_bytes(&self) -> Option<&'a [u8]> {
+        self.record.value
+    }
+
+    /// The headers, in order.
+    pub fn header_list(&self) -> &Headers<'a> {
+        &self.record.headers
+    }
+
+    /// The headers, for interceptors and serializers that add some.
+    pub fn header_list_mut(&mut self) -> &mut Headers<'a> {
+        &mut self.record.headers
+    }
+
+    /// The partition that was asked for, if one was.
+    pub fn explicit_partition(&self) -> Option<i32> {
+        self.record.partition
+    }
+
+    /// The timestamp that was set, if one was, in milliseconds since 1970 (UTC).
+    pub fn explicit_timestamp(&self) -> Option<i64> {
+        self.record.timestamp
+    }
+
+    /// All of it but the topic.
+    #[inline]
+    pub(super) fn without_topic(&self) -> &TopicRecord<'a> {
+        &self.record
+    }
+}
+
+impl<'a> TopicRecord<'a> {
+    /// A record with this value, possibly empty, never null.
+    #[inline]
+    pub fn new<V: AsRef<[u8]> + ?Sized>(value: &'a V) -> Self {
+        Self { value: Some(value.as_ref()), ..Self::default() }
+    }
+
+    /// A record whose value is null, which in a compacted topic deletes its key.
+    pub fn tombstone() -> Self {
+        Self::default()
+    }
+
+    /// Sets the key.
+    #[inline]
     pub fn key<K: AsRef<[u8]> + ?Sized>(mut self, key: &'a K) -> Self {
         self.key = Some(key.as_ref());
         self
@@ -67,101 +172,44 @@ impl<'a> ProducerRecord<'a> {
         self
     }
 
-    /// Adds a header that owns its value.
-    pub fn owned_header(mut self, name: impl Into<Cow<'a, str>>, value: Vec<u8>) -> Self {
-        self.headers.push(name, value);
-        self
-    }
-
     /// Adds a header whose value is null.
     pub fn null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
         self.headers.push_null(name);
         self
     }
 
-    /// Replaces all headers.
-    pub fn headers(mut self, headers: Headers<'a>) -> Self {
-        self.headers = headers;
-        self
-    }
-
-    /// Sends the record to this partition; no partitioner is asked. The number counts from 0: a
-    /// negative one makes `send` fail with [`Error::InvalidRecord`].
+    /// Names the partition; a negative one is refused by `send`.
     pub fn partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
 
-    /// Sets the record's timestamp, in milliseconds since 1970 (UTC); without it, the record gets
-    /// the time of `send`. A negative one makes `send` fail with [`Error::InvalidRecord`]. A topic
-    /// with `message.timestamp.type=LogAppendTime` replaces it.
+    /// Sets the timestamp, in milliseconds since 1970; a negative one is refused by `send`.
     pub fn timestamp(mut self, millis: i64) -> Self {
         self.timestamp = Some(millis);
         self
-    }
-
-    /// The topic's name.
-    pub fn topic(&self) -> &'a str {
-        self.topic
-    }
-
-    /// The key; `None` is Kafka's null.
-    pub fn key_bytes(&self) -> Option<&'a [u8]> {
-        self.key
-    }
-
-    /// The value; `None` is Kafka's null, a tombstone.
-    pub fn value_bytes(&self) -> Option<&'a [u8]> {
-        self.value
-    }
-
-    /// The headers, in order.
-    pub fn header_list(&self) -> &Headers<'a> {
-        &self.headers
-    }
-
-    /// The headers, for interceptors and serializers that add some.
-    pub fn header_list_mut(&mut self) -> &mut Headers<'a> {
-        &mut self.headers
-    }
-
-    /// The partition that was asked for, if one was.
-    pub fn explicit_partition(&self) -> Option<i32> {
-        self.partition
-    }
-
-    /// The timestamp that was set, if one was, in milliseconds since 1970 (UTC).
-    pub fn explicit_timestamp(&self) -> Option<i64> {
-        self.timestamp
     }
 
     /// Refuses what can't be sent whatever the cluster looks like.
     ///
     /// # Errors
     /// [`Error::InvalidRecord`] if the partition or the timestamp is negative.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        validate_numbers(self.partition, self.timestamp)
+    #[inline]
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        let (partition, timestamp) = (self.partition.unwrap_or(0), self.timestamp.unwrap_or(0));
+        if i64::from(partition) | timestamp >= 0 {
+            return Ok(());
+        }
+        match partition {
+            ..0 => refuse_negative("partition", partition.into()),
+            _ => refuse_negative("timestamp", timestamp),
+        }
     }
 }
 
-/// Refuses a negative partition or timestamp.
-///
-/// # Errors
-/// [`Error::InvalidRecord`].
-#[inline]
-pub(crate) fn validate_numbers(
-    partition: Option<i32>,
-    timestamp: Option<i64>,
-) -> Result<(), Error> {
-    let refuse = |what: &str, value: i64| {
-        let text = format!("the {what} must not be negative, but is {value}");
-        Err(Error::InvalidRecord(text.into()))
-    };
-    match (partition, timestamp) {
-        (Some(partition @ ..0), _) => refuse("partition", partition.into()),
-        (_, Some(timestamp @ ..0)) => refuse("timestamp", timestamp),
-        _ => Ok(()),
-    }
+#[cold]
+fn refuse_negative(what: &str, value: i64) -> Result<(), Error> {
+    Err(Error::InvalidRecord(format!("the {what} must not be negative, but is {value}").into()))
 }
 
 impl fmt::Debug for ProducerRecord<'_> {
@@ -169,11 +217,11 @@ impl fmt::Debug for ProducerRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProducerRecord")
             .field("topic", &self.topic)
-            .field("partition", &self.partition)
-            .field("timestamp", &self.timestamp)
-            .field("key_size", &self.key.map(<[u8]>::len))
-            .field("value_size", &self.value.map(<[u8]>::len))
-            .field("headers", &self.headers.len())
+            .field("partition", &self.record.partition)
+            .field("timestamp", &self.record.timestamp)
+            .field("key_size", &self.record.key.map(<[u8]>::len))
+            .field("value_size", &self.record.value.map(<[u8]>::len))
+            .field("headers", &self.record.headers.len())
             .finish()
     }
 }
@@ -318,9 +366,12 @@ mod tests {
     #[test]
     fn negative_partitions_and_timestamps_are_refused() {
         let record = || ProducerRecord::new("t", "v");
-        assert!(record().partition(0).timestamp(0).validate().is_ok());
+        assert!(record().partition(0).timestamp(0).without_topic().validate().is_ok());
         for wrong in [record().partition(-1), record().timestamp(-1)] {
-            assert!(matches!(wrong.validate(), Err(Error::InvalidRecord(_))), "{wrong:?}");
+            assert!(
+                matches!(wrong.without_topic().validate(), Err(Error::InvalidRecord(_))),
+                "{wrong:?}"
+            );
         }
     }
 

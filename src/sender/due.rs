@@ -1,7 +1,5 @@
 //! Which of a partition's batches is due: what the sender does whenever it looks at a partition.
 
-use std::collections::VecDeque;
-
 use super::Sender;
 use super::index::{Partition, leader_of};
 use crate::accumulator::batch::ProducerBatch;
@@ -44,17 +42,29 @@ impl<C: KafkaClient> Sender<C> {
         if id.0 as usize >= self.index.len() {
             self.meet_new_partitions();
         }
-        self.expire(id, now);
-        if self.index.partition(id).sequences.is_bump_due() {
-            self.begin_anew(id, now);
-        }
-        let circumstances = self.circumstances(now);
+        self.expire_in_flight(id, now);
+        let (due, oldest, circumstances) = loop {
+            if self.index.partition(id).sequences.is_bump_due() {
+                self.begin_anew(id, now);
+            }
+            let circumstances = self.circumstances(now);
+            let partition = self.index.partition(id);
+            // One lock in nearly all cases: users' threads want it for each record.
+            let mut queue = partition.queue.lock();
+            let over = queue.take_overdue(self.config.delivery_timeout, now);
+            if over.is_empty() {
+                queue.told = Told::Nothing;
+                let due = decide(partition, &queue, &circumstances);
+                let oldest = queue.batches.front();
+                let oldest = oldest.map(|b| b.deadline(self.config.delivery_timeout));
+                break (due, oldest, circumstances);
+            }
+            drop(queue);
+            for batch in over {
+                self.give_up(id, batch, DeliveryCause::Timeout, now);
+            }
+        };
         let partition = self.index.partition(id);
-        let mut queue = partition.queue.lock();
-        queue.told = Told::Nothing;
-        let due = decide(partition, &queue, &circumstances);
-        let oldest = queue.batches.front().map(|b| b.deadline(self.config.delivery_timeout));
-        drop(queue);
         if let Some(oldest) = oldest {
             if partition.leader.is_none() {
                 // The topic may have been given up as idle just as the record came.
@@ -116,11 +126,11 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Fails what has not been delivered in time, queued or under way.
-    fn expire(&mut self, id: PartitionId, now: MonoTime) {
+    /// Fails what is under way and has not been delivered in time.
+    fn expire_in_flight(&mut self, id: PartitionId, now: MonoTime) {
         let timeout = self.config.delivery_timeout;
         let partition = self.index.partition(id);
-        let mut over = VecDeque::new();
+        let mut over = Vec::new();
         let mut oldest = MonoTime::MAX;
         for seat in &partition.in_flight {
             let Some(part) = self.flights.part_mut(*seat) else { continue };
@@ -132,7 +142,7 @@ impl<C: KafkaClient> Sender<C> {
                 oldest = oldest.min(batch.deadline(timeout));
             }
         }
-        for mut batch in over.drain(..) {
+        for mut batch in over {
             if let Some(stamp) = &batch.stamp {
                 self.index.partition_mut(id).sequences.on_expired_in_flight(stamp);
             }
@@ -141,15 +151,6 @@ impl<C: KafkaClient> Sender<C> {
             self.fail(id, batch, DeliveryCause::Timeout, now);
         }
         self.index.look_at(id, oldest);
-        {
-            let mut queue = self.index.partition(id).queue.lock();
-            while queue.batches.front().is_some_and(|b| b.deadline(timeout) <= now) {
-                over.extend(queue.batches.pop_front());
-            }
-        }
-        for batch in over {
-            self.give_up(id, batch, DeliveryCause::Timeout, now);
-        }
     }
 
     /// Fails a batch that no request carries; its sequence, if it has one, is missing from now on.

@@ -195,12 +195,14 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    fn give_back_memory(&mut self) {
+    /// Tells users' threads what this turn has brought: memory and callbacks.
+    fn tell_users(&mut self) {
         self.accumulator.pool.release_all(self.freed.drain(..));
+        self.executor.tell();
     }
 
     fn poll(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
-        self.give_back_memory();
+        self.tell_users();
         self.rest(now);
         let until = self.next_deadline(now);
         let awake = until <= now || !self.accumulator.inbox.fall_asleep(until);
@@ -245,7 +247,7 @@ impl<C: KafkaClient> Sender<C> {
             }
         }
         self.client_events = events;
-        self.give_back_memory();
+        self.tell_users();
     }
 
     /// The batch's fate is decided: memory back, waiters woken, callbacks handed over.

@@ -146,6 +146,6 @@ impl<C: KafkaClient> Sender<C> {
         self.accumulator.topics.close();
         self.accumulator.inbox.close();
         self.abort(&DeliveryCause::Fatal(reason.into()), now);
-        self.give_back_memory();
+        self.tell_users();
     }
 }
