@@ -166,8 +166,9 @@ impl CallbackExecutor {
         Ok(executor)
     }
 
-    /// Hands a decided batch over; [`tell`](Self::tell) has it looked at. Never blocks and, save under [`ExecutorKind::Inline`], runs no
-    /// user code. Flushes that wait for a batch without callbacks wait for it no longer.
+    /// Hands a decided batch over; [`tell`](Self::tell) has it looked at. Never blocks and, save
+    /// under [`ExecutorKind::Inline`], runs no user code. Flushes that wait for a batch without
+    /// callbacks wait for it no longer.
     pub(crate) fn submit(&self, lane: &Arc<Lane>, batch: CompletedBatch) {
         if batch.callbacks.is_empty() {
             return;
