@@ -102,6 +102,10 @@ impl Parsed<'_> {
     }
 }
 
+/// Offered and never answered: librdkafka takes a broker without it for one too old to know record
+/// batches.
+const FETCH: ApiVersion = ApiVersion { api_key: 1, versions: VersionRange { min: 4, max: 18 } };
+
 impl Model {
     /// Carries a request out as `broker` would at `now_ms` (milliseconds since 1970), with the
     /// errors and the throttling that `plan` asks for.
@@ -161,6 +165,7 @@ impl Model {
             // An unsupported version is answered with the range of this API alone (KIP-511).
             .filter(|(key, _)| supported || **key == ApiKey::ApiVersions)
             .map(|(key, versions)| ApiVersion { api_key: key.code(), versions: *versions })
+            .chain(supported.then_some(FETCH))
             .collect();
         // Those of 4.3.1. Below version 4 a feature that may be off can't be listed (KAFKA-17011).
         let feature = |name: &str, min, max| SupportedFeature {
