@@ -41,6 +41,8 @@ pub(crate) struct QueueState {
     sticky_bytes: usize,
     /// The size of the partition's last full batch: how much memory the next one starts with.
     expected_size: usize,
+    /// The callbacks of that batch: how many the next one has room for.
+    expected_callbacks: usize,
     /// After close nothing is accepted.
     closed: bool,
 }
@@ -89,6 +91,7 @@ impl PartitionQueue {
             told: Told::Nothing,
             sticky_bytes: 0,
             expected_size: 0,
+            expected_callbacks: 0,
             closed: false,
         };
         let lane = Arc::new(Lane::new());
@@ -167,6 +170,7 @@ impl PartitionQueue {
             }
             last.closed = true;
             state.expected_size = size;
+            state.expected_callbacks = last.callbacks.len();
         }
         let least = append.data.size_alone();
         if append.sticky
@@ -264,6 +268,9 @@ impl QueueState {
         let index = last.builder.try_append(data)?;
         let (key_size, value_size) = (size_of_option(data.key), size_of_option(data.value));
         if let Some(run) = append.callback.take() {
+            if last.callbacks.is_empty() {
+                last.callbacks.reserve_exact(self.expected_callbacks);
+            }
             let timestamp = data.timestamp;
             last.callbacks.push(PendingCallback { index, timestamp, key_size, value_size, run });
         }
@@ -272,6 +279,12 @@ impl QueueState {
         }
         let result = Arc::clone(&*last.result);
         Some(Delivery::new(result, index, data.timestamp, key_size, value_size))
+    }
+
+    /// Gives back the room that a backlog has left behind.
+    pub(crate) fn trim(&mut self) {
+        const KEPT: usize = 8;
+        self.batches.shrink_to(KEPT);
     }
 
     /// Refuses appends from now on.

@@ -27,6 +27,9 @@ struct LaneState {
 }
 
 impl Lane {
+    /// Batches that an idle lane has room for.
+    const KEPT: usize = 8;
+
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -67,6 +70,10 @@ impl Lane {
         debug_assert!(state.scheduled);
         state.scheduled = !state.waiting.is_empty();
         state.running = 0;
+        if !state.scheduled {
+            // The room that a backlog has left behind.
+            state.waiting.shrink_to(Self::KEPT);
+        }
         let over = std::mem::take(&mut state.joined);
         let has_more = state.scheduled;
         drop(state);

@@ -249,10 +249,15 @@ impl Pool {
     }
 
     fn call(&self, result: &BatchResult, callback: PendingCallback) {
-        let fate = result.fate_of(callback.facts());
-        debug_assert!(fate.is_some(), "{result:?}: callbacks belong to a decided batch");
-        let undecided = Error::Fatal("a callback was due before its record was decided".into());
-        let fate = fate.unwrap_or(Err(&undecided));
+        let undecided;
+        let fate = match result.fate_of(callback.facts()) {
+            Some(fate) => fate,
+            None => {
+                debug_assert!(false, "{result:?}: callbacks belong to a decided batch");
+                undecided = Error::Fatal("a callback was due before its record was decided".into());
+                Err(&undecided)
+            }
+        };
         let called = guarded(|| match &fate {
             Ok(metadata) => (callback.run)(Ok(metadata)),
             Err(error) => (callback.run)(Err(error)),

@@ -110,7 +110,7 @@ impl<C: KafkaClient> Sender<C> {
         let about_to_go = |node: &NodeId| self.client.is_ready(*node, now);
         let busy = self.flights.nodes();
         if busy.len() >= self.metadata.cluster().nodes.len()
-            || self.index.ready_nodes().iter().any(about_to_go)
+            || self.index.ready_nodes().any(|node| about_to_go(&node))
         {
             return;
         }

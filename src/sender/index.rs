@@ -6,6 +6,7 @@
 //! waits for something that will make the sender look again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use super::in_flight::Seat;
 use crate::accumulator::inbox::PartitionId;
@@ -105,9 +106,16 @@ impl Index {
         self.ready.entry(node).or_default().push_front(id);
     }
 
+    /// The next broker after `last`, or the first one, in whose line somebody stands.
+    pub(super) fn next_ready_node(&self, last: Option<NodeId>) -> Option<NodeId> {
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut lines = self.ready.range((after, Bound::Unbounded));
+        lines.find(|(_, line)| !line.is_empty()).map(|(node, _)| *node)
+    }
+
     /// The brokers in whose line somebody stands.
-    pub(super) fn ready_nodes(&self) -> Vec<NodeId> {
-        self.ready.iter().filter(|(_, line)| !line.is_empty()).map(|(node, _)| *node).collect()
+    pub(super) fn ready_nodes(&self) -> impl Iterator<Item = NodeId> {
+        std::iter::successors(self.next_ready_node(None), |last| self.next_ready_node(Some(*last)))
     }
 
     pub(super) fn has_ready_for(&self, node: NodeId) -> bool {

@@ -202,8 +202,8 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     fn poll(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
-        self.tell_users();
         self.rest(now);
+        self.tell_users();
         let until = self.next_deadline(now);
         let awake = until <= now || !self.accumulator.inbox.fall_asleep(until);
         let timeout = match until {
@@ -226,10 +226,14 @@ impl<C: KafkaClient> Sender<C> {
     /// Frees the memory kept for reuse once nothing has been under way for a second.
     fn rest(&mut self, now: MonoTime) {
         const QUIET: Duration = Duration::from_secs(1);
-        if !self.flights.is_empty() {
+        // Batches that expire may never have been under way.
+        if !self.flights.is_empty() || !self.freed.is_empty() {
             self.trim_at = now + QUIET;
         } else if now >= self.trim_at {
             self.accumulator.pool.trim();
+            for id in self.index.ids() {
+                self.index.partition(id).queue.lock().trim();
+            }
             self.scratch = produce::Scratch::default();
             self.trim_at = MonoTime::MAX;
         }

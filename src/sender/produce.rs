@@ -55,7 +55,9 @@ struct Drained {
 impl<C: KafkaClient> Sender<C> {
     /// Sends what is ready to every broker that can take it.
     pub(super) fn send_batches(&mut self, now: MonoTime) {
-        for node in self.index.ready_nodes() {
+        let mut last = None;
+        while let Some(node) = self.index.next_ready_node(last) {
+            last = Some(node);
             while self.index.has_ready_for(node) && self.client.ready(node, now) {
                 let mut drained = std::mem::take(&mut self.scratch.drained);
                 self.drain(node, &mut drained, now);
