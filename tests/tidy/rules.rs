@@ -125,8 +125,14 @@ const BANS: &[Ban] = &[
     Ban {
         patterns: &["thread::sleep", "sleep_ms", "park_timeout"],
         from: &["src/", "tests/"],
-        // Other processes can only be polled; and the storm's callbacks write to a slow database.
-        home: &["tests/kafka_harness/", "tests/real_kafka/", "tests/callbacks.rs"],
+        // Other processes can only be polled; the storm's callbacks write to a slow database; and
+        // a footprint is of a span of time.
+        home: &[
+            "tests/kafka_harness/",
+            "tests/real_kafka/",
+            "tests/callbacks.rs",
+            "tests/footprint/",
+        ],
         instead: "wait for the event itself, with a deadline",
         ..BAN
     },

@@ -1,0 +1,113 @@
+//! Tests of a whole process: each runs in one of its own, the test binary once more with the name
+//! of an ignored test, so that nothing beside it is measured. The broker has another.
+
+#![allow(dead_code)] // each test binary uses a part of it
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use kafka_producer::testing::TestCluster;
+
+/// A process that runs one ignored test. It ends, at the latest, when its input does.
+pub struct Process {
+    child: Child,
+    /// Kept open, for the process to write to until its end.
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub fn start(test: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1", test])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, output }
+    }
+
+    /// What comes after `sign` on the next line that has it.
+    #[track_caller]
+    pub fn hear(&mut self, sign: &str) -> String {
+        let mut lines = self.output.by_ref().lines().map_while(Result::ok);
+        let told = lines.find_map(|line| Some(line.split_once(sign)?.1.to_owned()));
+        told.unwrap_or_else(|| panic!("the process ends without {sign:?}"))
+    }
+
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.output.read_to_end(&mut Vec::new());
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs an ignored test in a process of its own, which has to pass; what it prints is printed.
+#[track_caller]
+pub fn pass(test: &str) {
+    let mut process = Process::start(test);
+    let mut printed = String::new();
+    process.output.read_to_string(&mut printed).unwrap();
+    print!("{printed}");
+    let status = process.child.wait().unwrap();
+    assert!(status.success() && printed.contains("1 passed"), "{test}: {status}");
+}
+
+/// A broker in another process.
+pub struct Broker {
+    process: Process,
+    pub address: String,
+}
+
+const LISTENS: &str = "the broker listens at ";
+const FREEZE: &str = "freeze";
+const THAW: &str = "thaw";
+const DONE: &str = "done: ";
+
+impl Broker {
+    /// `test` is an ignored one that runs [`serve`].
+    pub fn start(test: &str) -> Self {
+        let mut process = Process::start(test);
+        let address = process.hear(LISTENS);
+        Self { process, address }
+    }
+
+    /// From now on it answers nothing.
+    pub fn freeze(&mut self) {
+        self.order(FREEZE);
+    }
+
+    /// It answers what it was asked meanwhile.
+    pub fn thaw(&mut self) {
+        self.order(THAW);
+    }
+
+    fn order(&mut self, what: &str) {
+        self.process.tell(what);
+        assert_eq!(self.process.hear(DONE), what);
+    }
+}
+
+/// The process of a [`Broker`]: serves until the input ends.
+pub fn serve(cluster: &TestCluster) {
+    let mut out = std::io::stdout();
+    let mut say = |line: String| {
+        writeln!(out, "\n{line}").unwrap();
+        out.flush().unwrap();
+    };
+    say(format!("{LISTENS}{}", cluster.bootstrap_servers()));
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        match line.as_str() {
+            FREEZE => cluster.freeze_broker(1),
+            THAW => cluster.thaw_broker(1),
+            _ => continue,
+        }
+        say(format!("{DONE}{line}"));
+    }
+}

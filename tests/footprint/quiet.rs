@@ -1,0 +1,151 @@
+//! A producer with nothing to do, and one with nobody to talk to.
+
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kafka_producer::testing::TestCluster;
+use kafka_producer::{KafkaProducer, ProducerRecord};
+
+use crate::DISCARDING;
+use crate::alone::{Broker, pass};
+use crate::common::{LONG, close, delivered, ms};
+use crate::measure::{KB, MB, cpu, naps, resident};
+
+/// Resident, above the same program without a producer.
+const IDLE_BOUND: u64 = 4 * MB;
+/// Of a core.
+const REFUSED_BOUND: f64 = 0.005;
+/// `reconnect.backoff.max.ms`, and the least that its jitter leaves of it.
+const CAPPED: Duration = ms(1000);
+const LEAST: Duration = ms(800);
+
+#[test]
+fn an_idle_producer_is_small_and_sleeps() {
+    pass("quiet::idle");
+}
+
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn idle() {
+    let broker = Broker::start(DISCARDING);
+    let _ = (resident(), naps());
+    let empty = resident();
+    let builder = KafkaProducer::builder().bootstrap_servers(&broker.address);
+    let producer = builder.build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    delivered(&producer.send(ProducerRecord::new("t", "first")).unwrap());
+    let grown = resident().saturating_sub(empty);
+    println!("idle: {} KB resident above {} KB", grown / KB, empty / KB);
+    assert!(grown < IDLE_BOUND, "{grown} bytes");
+
+    // Once more after work, when all that goes on for a while afterwards is over.
+    (0..20_000).for_each(|_| drop(producer.send(ProducerRecord::new("t", "work")).unwrap()));
+    producer.flush(LONG).unwrap();
+    sleep(ms(2000));
+    let (before, watched) = (naps(), 4);
+    sleep(Duration::from_secs(watched));
+    let after = naps();
+    println!("idle: naps of the threads in {watched} s: {before:?} -> {after:?}");
+    let total = |naps: &[(String, u64)]| naps.iter().map(|(_, count)| count).sum::<u64>();
+    assert_eq!(before.len(), after.len());
+    assert!(after.len() >= 2, "which are the sender's and a callback thread at least");
+    assert!(total(&after) - total(&before) <= watched, "more than one a second");
+    close(&producer);
+}
+
+/// When each attempt to connect has failed, and whose it was, as the log tells.
+struct Failures(Mutex<Vec<(Instant, String)>>);
+
+static FAILURES: Failures = Failures(Mutex::new(Vec::new()));
+
+impl log::Log for Failures {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if let Some((_, what)) = line.split_once("disconnected from broker ") {
+            let broker = what.split(':').next().unwrap_or_default().to_owned();
+            self.0.lock().unwrap().push((Instant::now(), broker));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn brokers_that_refuse_connections_cost_little_from_the_start() {
+    pass("quiet::refused_from_the_start");
+}
+
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn refused_from_the_start() {
+    let cluster = TestCluster::builder().brokers(3).topic("t", 3).start();
+    let producer = KafkaProducer::builder()
+        .bootstrap_servers(cluster.bootstrap_servers())
+        .max_block(LONG)
+        .build()
+        .unwrap();
+    (1..=3).for_each(|id| cluster.stop_broker(id));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| producer.send(ProducerRecord::new("t", "early")));
+        refused();
+        (1..=3).for_each(|id| cluster.start_broker(id).unwrap());
+        delivered(&waiting.join().unwrap().unwrap());
+    });
+    close(&producer);
+}
+
+#[test]
+fn brokers_that_refuse_connections_cost_little_with_records_under_way() {
+    pass("quiet::refused_with_records_under_way");
+}
+
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn refused_with_records_under_way() {
+    let cluster = TestCluster::builder().brokers(3).topic("t", 3).start();
+    let servers = cluster.bootstrap_servers();
+    let producer = KafkaProducer::builder().bootstrap_servers(servers).build().unwrap();
+    let record = |i: i32| ProducerRecord::new("t", "late").partition(i % 3);
+    (0..3).for_each(|i| drop(delivered(&producer.send(record(i)).unwrap())));
+    (1..=3).for_each(|id| cluster.stop_broker(id));
+    let late: Vec<_> = (0..3000).map(|i| producer.send(record(i)).unwrap()).collect();
+    refused();
+    (1..=3).for_each(|id| cluster.start_broker(id).unwrap());
+    late.iter().for_each(|delivery| drop(delivered(delivery)));
+    close(&producer);
+}
+
+/// Watches a producer, the only one of this process, whose three brokers refuse connections.
+fn refused() {
+    log::set_logger(&FAILURES).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    // By now the backoff has reached its bound.
+    sleep(ms(2500));
+    let (used, start, before) = (cpu(), Instant::now(), naps());
+    FAILURES.0.lock().unwrap().clear();
+    sleep(ms(5000));
+    let (used, watched) = (cpu() - used, start.elapsed());
+    let failures = std::mem::take(&mut *FAILURES.0.lock().unwrap());
+    log::set_max_level(log::LevelFilter::Off);
+    let share = used.as_secs_f64() / watched.as_secs_f64();
+    println!(
+        "refused: {:.3} % of a core in {watched:?}: {before:?} -> {:?}",
+        share * 100.0,
+        naps()
+    );
+    assert!(share < REFUSED_BOUND, "{share}");
+
+    let mut brokers: Vec<_> = failures.iter().map(|(_, broker)| broker.as_str()).collect();
+    println!("refused: attempts at {brokers:?}");
+    brokers.sort_unstable();
+    let attempts: Vec<_> = brokers.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
+    let most = watched.div_duration_f64(LEAST).ceil() as usize;
+    let least = watched.div_duration_f64(CAPPED * 2) as usize;
+    assert!(attempts.len() <= 3 && attempts.iter().all(|count| *count <= most), "{brokers:?}");
+    assert!(brokers.len() >= least, "{brokers:?}");
+}
