@@ -283,8 +283,9 @@ impl QueueState {
 
     /// Gives back the room that a backlog has left behind.
     pub(crate) fn trim(&mut self) {
-        const KEPT: usize = 8;
-        self.batches.shrink_to(KEPT);
+        if self.batches.is_empty() {
+            self.batches = VecDeque::new();
+        }
     }
 
     /// Refuses appends from now on.

@@ -70,9 +70,9 @@ impl Lane {
         debug_assert!(state.scheduled);
         state.scheduled = !state.waiting.is_empty();
         state.running = 0;
-        if !state.scheduled {
+        if !state.scheduled && state.waiting.capacity() > Self::KEPT {
             // The room that a backlog has left behind.
-            state.waiting.shrink_to(Self::KEPT);
+            state.waiting = VecDeque::new();
         }
         let over = std::mem::take(&mut state.joined);
         let has_more = state.scheduled;

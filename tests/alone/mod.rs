@@ -68,6 +68,7 @@ pub struct Broker {
 const LISTENS: &str = "the broker listens at ";
 const FREEZE: &str = "freeze";
 const THAW: &str = "thaw";
+const STOP: &str = "stop";
 const DONE: &str = "done: ";
 
 impl Broker {
@@ -88,6 +89,11 @@ impl Broker {
         self.order(THAW);
     }
 
+    /// It breaks its connections and refuses new ones.
+    pub fn stop(&mut self) {
+        self.order(STOP);
+    }
+
     fn order(&mut self, what: &str) {
         self.process.tell(what);
         assert_eq!(self.process.hear(DONE), what);
@@ -106,6 +112,7 @@ pub fn serve(cluster: &TestCluster) {
         match line.as_str() {
             FREEZE => cluster.freeze_broker(1),
             THAW => cluster.thaw_broker(1),
+            STOP => cluster.stop_broker(1),
             _ => continue,
         }
         say(format!("{DONE}{line}"));

@@ -12,7 +12,7 @@ use kafka_producer::{
 
 use crate::DISCARDING;
 use crate::alone::{Broker, pass};
-use crate::common::{LONG, close, delivered, ms};
+use crate::common::{LONG, close, delivered, failure, ms};
 use crate::measure::{KB, MB, allocated, peak, resident};
 
 /// `buffer.memory` as it is by default.
@@ -25,7 +25,7 @@ const CALLBACKS: usize = 100_000;
 /// By then all that the load has taken is free again.
 const BACK: Duration = Duration::from_secs(5);
 /// What may stay for the next time: maps and queues that keep a little room.
-const KEPT: usize = 64 * KB as usize;
+const KEPT: usize = 32 * KB as usize;
 
 /// A producer that has delivered a record and is at rest, and what it takes then.
 struct Loaded {
@@ -207,5 +207,29 @@ fn callbacks() {
     loaded.producer.flush(LONG).unwrap();
     assert_eq!(called.load(Ordering::Relaxed), accepted + again);
     loaded.assert_back("callbacks");
+    close(&loaded.producer);
+}
+
+#[test]
+fn records_that_expire_unsent_leave_no_memory_behind() {
+    pass("memory::expired");
+}
+
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn expired() {
+    const PATIENCE: Duration = ms(1500);
+    let quick = |builder: ProducerBuilder| {
+        builder.linger(ms(0)).request_timeout(PATIENCE).delivery_timeout(PATIENCE)
+    };
+    let mut loaded = Loaded::start(quick);
+    loaded.broker.stop();
+    let mut last = None;
+    let accepted = loaded.saturate(&[b'x'; 100], |delivery| last = Some(delivery));
+    assert!(accepted > 200_000, "saturated by {accepted}");
+    failure(&last.unwrap());
+    loaded.assert_peak("expired", 0, BUFFER + BESIDE);
+    loaded.assert_back("expired");
+    // There is nobody left to deliver anything to, and nothing to be delivered.
     close(&loaded.producer);
 }
