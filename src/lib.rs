@@ -291,6 +291,7 @@ pub mod internal {
 
             pub fn hand_over(&self, batch: Decided) {
                 self.0.submit(&self.1, batch.0);
+                self.0.tell();
             }
         }
     }
