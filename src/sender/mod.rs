@@ -234,6 +234,7 @@ impl<C: KafkaClient> Sender<C> {
             for id in self.index.ids() {
                 self.index.partition(id).queue.lock().trim();
             }
+            self.freed = Vec::new();
             self.scratch = produce::Scratch::default();
             self.trim_at = MonoTime::MAX;
         }
