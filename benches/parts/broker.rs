@@ -51,6 +51,7 @@ impl Broker {
             .bootstrap_servers(&self.address)
             .linger(Duration::from_millis(5))
             .batch_size(131_072)
+            .buffer_memory(8 << 20)
     }
 }
 
