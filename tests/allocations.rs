@@ -10,7 +10,7 @@ use std::alloc::System;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use alone::{Broker, serve};
+use alone::{Alone, alone};
 use common::{LONG, close, delivered, impatient};
 use kafka_producer::testing::TestCluster;
 use kafka_producer::{Error, KafkaProducer, ProducerRecord, RecordMetadata, TopicRecord};
@@ -25,15 +25,10 @@ const ALLOWED: f64 = 0.05;
 /// The same, and the box that a callback is in.
 const ALLOWED_WITH_CALLBACK: f64 = 1.05;
 
-const DISCARDING: &str = "a_broker_that_discards_until_its_input_ends";
-
 #[test]
-#[ignore = "run by the other test, in a process of its own"]
-fn a_broker_that_discards_until_its_input_ends() {
-    let cluster = TestCluster::builder().topic("t", 1).discard(false).start();
-    serve(&cluster);
-    // Without a parent that sends there is nothing to see: run by hand, it has no input.
-    assert_eq!(cluster.records("t", 0).len(), 0);
+fn a_record_costs_no_allocation() {
+    let discarding = || TestCluster::builder().topic("t", 1).discard(false).start();
+    alone("a_record_costs_no_allocation", discarding, count_allocations);
 }
 
 /// Allocations for each record, from `send` to the broker's answer, once all is warm.
@@ -51,9 +46,8 @@ fn allocations(producer: &KafkaProducer, mut send: impl FnMut(usize)) -> f64 {
     (counted.allocations + counted.reallocations) as f64 / RECORDS as f64
 }
 
-#[test]
-fn a_record_costs_no_allocation() {
-    let mut broker = Broker::start(DISCARDING);
+fn count_allocations(alone: &Alone<'_>) {
+    let mut broker = alone.start_broker();
     let producer = impatient(&broker.address).batch_size(16_384).build().unwrap();
     let topic = producer.topic("t").unwrap();
     let value = [b'x'; 100];

@@ -118,8 +118,10 @@ impl BufferPool {
         });
         state.waiters.push_back(Arc::clone(&waiter));
         self.waiting.store(state.waiters.len(), Ordering::Release);
-        self.serve(&mut state);
+        let garbage = self.serve(&mut state);
         self.invariants(&state);
+        drop(state);
+        drop(garbage);
         Ok(Allocation::Queued(Place(waiter)))
     }
 
@@ -188,8 +190,10 @@ impl BufferPool {
             Some(buffer) => state.free.push(buffer),
             None => state.unallocated += gathered,
         }
-        self.serve(&mut state);
+        let garbage = self.serve(&mut state);
         self.invariants(&state);
+        drop(state);
+        drop(garbage);
     }
 
     /// Takes a buffer back, to be reused or freed.
@@ -202,7 +206,6 @@ impl BufferPool {
         let mut buffers = buffers.into_iter();
         let Some(first) = buffers.next() else { return };
         let mut state = self.state.lock();
-        // Freed only when the lock is gone.
         let mut garbage = Vec::new();
         for mut buffer in std::iter::once(first).chain(buffers) {
             if buffer.capacity() == self.poolable && !state.closed {
@@ -213,10 +216,11 @@ impl BufferPool {
                 garbage.push(buffer);
             }
         }
-        self.serve(&mut state);
+        let dissolved = self.serve(&mut state);
         self.invariants(&state);
+        // Freed only when the lock is gone.
         drop(state);
-        drop(garbage);
+        drop((garbage, dissolved));
     }
 
     /// Frees what lies on the free list; for the sender when it has been idle.
@@ -250,41 +254,51 @@ impl BufferPool {
                 return Some(Taken::Reused(buffer));
             }
         }
-        let short = size.saturating_sub(state.unallocated);
-        if short > state.free.len() * self.poolable {
+        if size > state.unallocated + state.free.len() * self.poolable {
             return None;
         }
-        let dissolved = if short == 0 { 0 } else { short.div_ceil(self.poolable) };
-        let garbage = state.free.split_off(state.free.len() - dissolved);
-        state.unallocated += dissolved * self.poolable;
+        let garbage = self.dissolve(state, size);
         state.unallocated -= size;
         Some(Taken::Fresh { _freed_outside_the_lock: garbage })
     }
 
-    /// Gives what there is to the longest-waiting threads.
-    fn serve(&self, state: &mut State) {
-        while let Some(waiter) = state.waiters.front() {
+    /// Takes as many buffers off the free list as it takes to have `size` bytes unallocated, or
+    /// all of them. They are to be dropped when the lock is gone.
+    fn dissolve(&self, state: &mut State, size: usize) -> Vec<Vec<u8>> {
+        let short = size.saturating_sub(state.unallocated);
+        let count = short.div_ceil(self.poolable).min(state.free.len());
+        state.unallocated += count * self.poolable;
+        state.free.split_off(state.free.len() - count)
+    }
+
+    /// Gives what there is to the longest-waiting threads. What comes back is to be dropped when
+    /// the lock is gone.
+    fn serve(&self, state: &mut State) -> Vec<Vec<u8>> {
+        let mut garbage = Vec::new();
+        while let Some(waiter) = state.waiters.front().map(Arc::clone) {
             let has = waiter.gathered.load(Ordering::Acquire);
             let gets = if has == 0 && waiter.needed == self.poolable && !state.free.is_empty() {
                 // As it is, without the allocator.
                 state.reserved.extend(state.free.pop());
                 self.poolable
             } else {
-                state.unallocated += std::mem::take(&mut state.free).len() * self.poolable;
-                let gets = (waiter.needed - has).min(state.unallocated);
+                let missing = waiter.needed - has;
+                garbage.append(&mut self.dissolve(state, missing));
+                let gets = missing.min(state.unallocated);
                 state.unallocated -= gets;
                 gets
             };
             waiter.gathered.store(has + gets, Ordering::Release);
             state.gathered += gets;
             if has + gets < waiter.needed {
-                return;
+                break;
             }
             waiter.granted.store(true, Ordering::Release);
             waiter.turn.notify_one();
             state.waiters.pop_front();
             self.waiting.store(state.waiters.len(), Ordering::Release);
         }
+        garbage
     }
 
     fn invariants(&self, state: &State) {

@@ -70,7 +70,7 @@ fn entry(line: &str) -> Result<(String, String), String> {
     Ok((unescape(key)?, unescape(value)?))
 }
 
-/// `\t \n \r \f` and `\uXXXX` as in Java; a backslash before anything else is dropped.
+/// `\t \n \r \f` and `\uxxxx` as in Java; a backslash before anything else is dropped.
 fn unescape(text: &str) -> Result<String, String> {
     // UTF-16, so that two escapes can make one character.
     let mut units = Vec::with_capacity(text.len());
@@ -99,7 +99,7 @@ fn unescape(text: &str) -> Result<String, String> {
 
 /// The four hexadecimal digits after `\u`.
 fn code_unit(chars: &mut std::str::Chars<'_>) -> Result<u16, String> {
-    let malformed = || r"malformed \uXXXX: it takes four hexadecimal digits".to_owned();
+    let malformed = || r"malformed \uxxxx: it takes four hexadecimal digits".to_owned();
     (0..4).try_fold(0, |unit, _| {
         let digit = chars.next().and_then(|c| c.to_digit(16)).ok_or_else(malformed)?;
         // A hexadecimal digit fits.

@@ -30,7 +30,7 @@ pub struct ProducerRecord<'a> {
 
 /// A record for a [`TopicProducer`](crate::TopicProducer): as [`ProducerRecord`], without the
 /// topic.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 #[must_use = "a record does nothing until it is sent"]
 pub struct TopicRecord<'a> {
     pub(super) key: Option<&'a [u8]>,
@@ -54,7 +54,7 @@ impl<'a> ProducerRecord<'a> {
     /// Sets the key. Records with equal keys go to the same partition, as long as the topic's
     /// number of partitions stays the same.
     pub fn key<K: AsRef<[u8]> + ?Sized>(mut self, key: &'a K) -> Self {
-        self.record.key = Some(key.as_ref());
+        self.record = self.record.key(key);
         self
     }
 
@@ -64,7 +64,7 @@ impl<'a> ProducerRecord<'a> {
         name: impl Into<Cow<'a, str>>,
         value: &'a V,
     ) -> Self {
-        self.record.headers.push(name, value.as_ref());
+        self.record = self.record.header(name, value);
         self
     }
 
@@ -76,7 +76,7 @@ impl<'a> ProducerRecord<'a> {
 
     /// Adds a header whose value is null.
     pub fn null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
-        self.record.headers.push_null(name);
+        self.record = self.record.null_header(name);
         self
     }
 
@@ -89,7 +89,7 @@ impl<'a> ProducerRecord<'a> {
     /// Sends the record to this partition; no partitioner is asked. The number counts from 0: a
     /// negative one makes `send` fail with [`Error::InvalidRecord`].
     pub fn partition(mut self, partition: i32) -> Self {
-        self.record.partition = Some(partition);
+        self.record = self.record.partition(partition);
         self
     }
 
@@ -97,7 +97,7 @@ impl<'a> ProducerRecord<'a> {
     /// the time of `send`. A negative one makes `send` fail with [`Error::InvalidRecord`]. A topic
     /// with `message.timestamp.type=LogAppendTime` replaces it.
     pub fn timestamp(mut self, millis: i64) -> Self {
-        self.record.timestamp = Some(millis);
+        self.record = self.record.timestamp(millis);
         self
     }
 
@@ -190,6 +190,17 @@ impl<'a> TopicRecord<'a> {
         self
     }
 
+    fn describe<'t, 'x, 'y>(
+        &self,
+        text: &'t mut fmt::DebugStruct<'x, 'y>,
+    ) -> &'t mut fmt::DebugStruct<'x, 'y> {
+        text.field("partition", &self.partition)
+            .field("timestamp", &self.timestamp)
+            .field("key_size", &self.key.map(<[u8]>::len))
+            .field("value_size", &self.value.map(<[u8]>::len))
+            .field("headers", &self.headers.len())
+    }
+
     /// Refuses what can't be sent whatever the cluster looks like.
     ///
     /// # Errors
@@ -215,14 +226,15 @@ fn refuse_negative(what: &str, value: i64) -> Result<(), Error> {
 impl fmt::Debug for ProducerRecord<'_> {
     /// Sizes instead of payloads: records end up in log lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProducerRecord")
-            .field("topic", &self.topic)
-            .field("partition", &self.record.partition)
-            .field("timestamp", &self.record.timestamp)
-            .field("key_size", &self.record.key.map(<[u8]>::len))
-            .field("value_size", &self.record.value.map(<[u8]>::len))
-            .field("headers", &self.record.headers.len())
-            .finish()
+        let mut text = f.debug_struct("ProducerRecord");
+        self.record.describe(text.field("topic", &self.topic)).finish()
+    }
+}
+
+impl fmt::Debug for TopicRecord<'_> {
+    /// Sizes instead of payloads, as of a [`ProducerRecord`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(&mut f.debug_struct("TopicRecord")).finish()
     }
 }
 
@@ -377,9 +389,11 @@ mod tests {
 
     #[test]
     fn debug_shows_sizes_and_no_payload() {
-        let text = format!("{:?}", ProducerRecord::new("t", "secret").key("hidden"));
-        assert!(text.contains("value_size: Some(6)"), "{text}");
-        assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
+        let record = ProducerRecord::new("t", "secret").key("hidden");
+        for text in [format!("{record:?}"), format!("{:?}", record.without_topic())] {
+            assert!(text.contains("value_size: Some(6)"), "{text}");
+            assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Tests of a whole process: each runs in one of its own, the test binary once more with the name
-//! of an ignored test, so that nothing beside it is measured. The broker has another.
+//! Tests of a whole process: each runs in one of its own, the test binary once more with the test's
+//! name and a role, so that nothing beside it is measured. The broker has another.
 
 #![allow(dead_code)] // each test binary uses a part of it
 
@@ -8,17 +8,45 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use kafka_producer::testing::TestCluster;
 
-/// A process that runs one ignored test. It ends, at the latest, when its input does.
-pub struct Process {
+/// The environment variable that tells a process of the test binary what it is for.
+const ROLE: &str = "KAFKA_PRODUCER_TEST_ROLE";
+const BODY: &str = "body";
+const BROKER: &str = "broker";
+
+/// A test, named `test`, of a process of its own: there `body` runs. The broker that it may start
+/// is `cluster`, in a third process.
+#[track_caller]
+pub fn alone(test: &str, cluster: fn() -> TestCluster, body: fn(&Alone<'_>)) {
+    match std::env::var(ROLE).as_deref() {
+        Ok(BODY) => body(&Alone(test)),
+        Ok(BROKER) => serve(&cluster()),
+        _ => pass(test),
+    }
+}
+
+/// A test's own process.
+pub struct Alone<'a>(&'a str);
+
+impl Alone<'_> {
+    pub fn start_broker(&self) -> Broker {
+        let mut process = Process::start(self.0, BROKER);
+        let address = process.hear(LISTENS);
+        Broker { process, address }
+    }
+}
+
+/// A process that runs one test in a role. It ends, at the latest, when its input does.
+struct Process {
     child: Child,
     /// Kept open, for the process to write to until its end.
     output: BufReader<ChildStdout>,
 }
 
 impl Process {
-    pub fn start(test: &str) -> Self {
+    fn start(test: &str, role: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1", test])
+            .args(["--exact", "--nocapture", "--test-threads=1", test])
+            .env(ROLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -29,13 +57,13 @@ impl Process {
 
     /// What comes after `sign` on the next line that has it.
     #[track_caller]
-    pub fn hear(&mut self, sign: &str) -> String {
+    fn hear(&mut self, sign: &str) -> String {
         let mut lines = self.output.by_ref().lines().map_while(Result::ok);
         let told = lines.find_map(|line| Some(line.split_once(sign)?.1.to_owned()));
         told.unwrap_or_else(|| panic!("the process ends without {sign:?}"))
     }
 
-    pub fn tell(&mut self, line: &str) {
+    fn tell(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 }
@@ -48,10 +76,10 @@ impl Drop for Process {
     }
 }
 
-/// Runs an ignored test in a process of its own, which has to pass; what it prints is printed.
+/// Runs a test's body in a process of its own, which has to pass; what it prints is printed.
 #[track_caller]
-pub fn pass(test: &str) {
-    let mut process = Process::start(test);
+fn pass(test: &str) {
+    let mut process = Process::start(test, BODY);
     let mut printed = String::new();
     process.output.read_to_string(&mut printed).unwrap();
     print!("{printed}");
@@ -72,13 +100,6 @@ const STOP: &str = "stop";
 const DONE: &str = "done: ";
 
 impl Broker {
-    /// `test` is an ignored one that runs [`serve`].
-    pub fn start(test: &str) -> Self {
-        let mut process = Process::start(test);
-        let address = process.hear(LISTENS);
-        Self { process, address }
-    }
-
     /// From now on it answers nothing.
     pub fn freeze(&mut self) {
         self.order(FREEZE);
@@ -101,7 +122,7 @@ impl Broker {
 }
 
 /// The process of a [`Broker`]: serves until the input ends.
-pub fn serve(cluster: &TestCluster) {
+fn serve(cluster: &TestCluster) {
     let mut out = std::io::stdout();
     let mut say = |line: String| {
         writeln!(out, "\n{line}").unwrap();

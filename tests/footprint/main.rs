@@ -23,12 +23,6 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[global_allocator]
 static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const DISCARDING: &str = "a_broker_that_discards_until_its_input_ends";
-
-#[test]
-#[ignore = "run by the others, in a process of its own"]
-fn a_broker_that_discards_until_its_input_ends() {
-    let cluster = TestCluster::builder().topic("t", 4).discard(false).start();
-    alone::serve(&cluster);
-    assert_eq!(cluster.records("t", 0).len(), 0);
+fn discarding() -> TestCluster {
+    TestCluster::builder().topic("t", 4).discard(false).start()
 }

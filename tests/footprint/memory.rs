@@ -10,9 +10,9 @@ use kafka_producer::{
     Delivery, Error, KafkaProducer, ProducerBuilder, RecordMetadata, TopicProducer, TopicRecord,
 };
 
-use crate::DISCARDING;
-use crate::alone::{Broker, pass};
+use crate::alone::{Alone, Broker, alone};
 use crate::common::{LONG, close, delivered, failure, ms};
+use crate::discarding;
 use crate::measure::{KB, MB, allocated, peak, resident};
 
 /// `buffer.memory` as it is by default.
@@ -37,8 +37,8 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn start(settings: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> Self {
-        let broker = Broker::start(DISCARDING);
+    fn start(alone: &Alone<'_>, settings: impl FnOnce(ProducerBuilder) -> ProducerBuilder) -> Self {
+        let broker = alone.start_broker();
         let _ = resident();
         let resident_without = resident();
         let builder = KafkaProducer::builder().bootstrap_servers(&broker.address);
@@ -104,13 +104,11 @@ impl Loaded {
 
 #[test]
 fn forgotten_records_take_the_buffer_and_little_beside() {
-    pass("memory::forgotten");
+    alone("memory::forgotten_records_take_the_buffer_and_little_beside", discarding, forgotten);
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn forgotten() {
-    let mut loaded = Loaded::start(|builder| builder);
+fn forgotten(alone: &Alone<'_>) {
+    let mut loaded = Loaded::start(alone, |builder| builder);
     loaded.broker.freeze();
     let accepted = loaded.saturate(&[b'x'; 100], drop);
     assert!(accepted > 200_000, "saturated by {accepted}");
@@ -123,14 +121,12 @@ fn forgotten() {
 
 #[test]
 fn handles_of_many_threads_take_the_buffer_and_little_beside() {
-    pass("memory::handles");
+    alone("memory::handles_of_many_threads_take_the_buffer_and_little_beside", discarding, handles);
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn handles() {
+fn handles(alone: &Alone<'_>) {
     const THREADS: usize = 8;
-    let mut loaded = Loaded::start(|builder| builder.batch_size(128 * KB as usize));
+    let mut loaded = Loaded::start(alone, |builder| builder.batch_size(128 * KB as usize));
     loaded.broker.freeze();
     let saturate = || {
         let mut kept = Vec::with_capacity(400_000);
@@ -156,14 +152,12 @@ fn handles() {
 
 #[test]
 fn callbacks_take_little_more() {
-    pass("memory::callbacks");
+    alone("memory::callbacks_take_little_more", discarding, callbacks);
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn callbacks() {
+fn callbacks(alone: &Alone<'_>) {
     const VALUE: &[u8] = &[b'x'; 300];
-    let mut loaded = Loaded::start(|builder| builder);
+    let mut loaded = Loaded::start(alone, |builder| builder);
     let bound = BUFFER + BESIDE + EACH_CALLBACK * CALLBACKS as u64;
     let called = Arc::new(AtomicUsize::new(0));
     let submit = || {
@@ -212,17 +206,15 @@ fn callbacks() {
 
 #[test]
 fn records_that_expire_unsent_leave_no_memory_behind() {
-    pass("memory::expired");
+    alone("memory::records_that_expire_unsent_leave_no_memory_behind", discarding, expired);
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn expired() {
+fn expired(alone: &Alone<'_>) {
     const PATIENCE: Duration = ms(1500);
     let quick = |builder: ProducerBuilder| {
         builder.linger(ms(0)).request_timeout(PATIENCE).delivery_timeout(PATIENCE)
     };
-    let mut loaded = Loaded::start(quick);
+    let mut loaded = Loaded::start(alone, quick);
     loaded.broker.stop();
     let mut last = None;
     let accepted = loaded.saturate(&[b'x'; 100], |delivery| last = Some(delivery));

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use kafka_producer::testing::TestCluster;
 use kafka_producer::{KafkaProducer, ProducerRecord};
 
-use crate::DISCARDING;
-use crate::alone::{Broker, pass};
+use crate::alone::{Alone, alone};
 use crate::common::{LONG, close, delivered, ms};
+use crate::discarding;
 use crate::measure::{KB, MB, cpu, naps, resident};
 
 /// Resident, above the same program without a producer.
@@ -22,13 +22,11 @@ const LEAST: Duration = ms(800);
 
 #[test]
 fn an_idle_producer_is_small_and_sleeps() {
-    pass("quiet::idle");
+    alone("quiet::an_idle_producer_is_small_and_sleeps", discarding, idle);
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn idle() {
-    let broker = Broker::start(DISCARDING);
+fn idle(alone: &Alone<'_>) {
+    let broker = alone.start_broker();
     let _ = (resident(), naps());
     let empty = resident();
     let builder = KafkaProducer::builder().bootstrap_servers(&broker.address);
@@ -77,12 +75,14 @@ impl log::Log for Failures {
 
 #[test]
 fn brokers_that_refuse_connections_cost_little_from_the_start() {
-    pass("quiet::refused_from_the_start");
+    alone(
+        "quiet::brokers_that_refuse_connections_cost_little_from_the_start",
+        discarding,
+        refused_from_the_start,
+    );
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn refused_from_the_start() {
+fn refused_from_the_start(_: &Alone<'_>) {
     let cluster = TestCluster::builder().brokers(3).topic("t", 3).start();
     let producer = KafkaProducer::builder()
         .bootstrap_servers(cluster.bootstrap_servers())
@@ -101,12 +101,14 @@ fn refused_from_the_start() {
 
 #[test]
 fn brokers_that_refuse_connections_cost_little_with_records_under_way() {
-    pass("quiet::refused_with_records_under_way");
+    alone(
+        "quiet::brokers_that_refuse_connections_cost_little_with_records_under_way",
+        discarding,
+        refused_with_records_under_way,
+    );
 }
 
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn refused_with_records_under_way() {
+fn refused_with_records_under_way(_: &Alone<'_>) {
     let cluster = TestCluster::builder().brokers(3).topic("t", 3).start();
     let servers = cluster.bootstrap_servers();
     let producer = KafkaProducer::builder().bootstrap_servers(servers).build().unwrap();

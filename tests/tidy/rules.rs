@@ -235,7 +235,7 @@ pub fn workplace(file: &Source) -> Vec<String> {
     let mut findings = Vec::new();
     for pattern in patterns {
         for (at, _) in file.text.match_indices(&pattern) {
-            // `src/work/x` is a path of the project: an absolute one follows no name.
+            // A folder of the project may have such a name: an absolute path follows no other.
             let absolute = !file.text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '.');
             if absolute {
                 findings.push(format!("{}: `{pattern}`", file.path));
