@@ -1,7 +1,44 @@
-//! The one door to locks and condition variables, so that a model checker can stand in for them.
+//! The one door to locks, condition variables, atomics, channels and threads, so that a model
+//! checker can stand in for all of them: with `--cfg loom` the tests of this crate get those of
+//! `model`, and what is named `loom` among them explores every interleaving.
 //!
 //! Lock order (the whole of it): a partition's queue, then nothing. The buffer pool, the sender's
 //! inbox, metadata and delivery state are leaves: each is taken with no other lock held.
 
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+#[cfg(all(test, loom))]
+pub(crate) mod model;
+
+/// Counts references and nothing else: no code of this crate relies on the order that its counts
+/// bring, so that it need not be modelled.
 pub(crate) use std::sync::Arc;
+
+#[cfg(all(test, loom))]
+pub(crate) use self::model::{
+    Condvar, Mutex, MutexGuard, OnceLock, RwLock, atomic, channel, thread, thread_local,
+};
+
+#[cfg(not(all(test, loom)))]
+pub(crate) use {
+    parking_lot::{Condvar, Mutex, MutexGuard, RwLock},
+    std::{sync::OnceLock, thread_local},
+};
+
+/// Atomics; a `static` takes std's own, which can be made at compile time.
+#[cfg(not(all(test, loom)))]
+pub(crate) mod atomic {
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
+}
+
+/// Bounded channels.
+#[cfg(not(all(test, loom)))]
+pub(crate) mod channel {
+    pub(crate) use crossbeam_channel::{Receiver, Sender, bounded};
+}
+
+/// For [`crate::threads`], which starts all of them.
+#[cfg(not(all(test, loom)))]
+pub(crate) mod thread {
+    pub(crate) use std::thread::{Builder, JoinHandle};
+}

@@ -1,9 +1,9 @@
 //! How this crate starts a thread: named, and out of reach of the process's signals.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
 
 use crate::error::Error;
+use crate::sync::thread::{Builder, JoinHandle};
 
 /// Starts a thread under the given name with all signals blocked, so that the program's handlers
 /// run on its own threads only. They are blocked before the thread exists, since it inherits them.

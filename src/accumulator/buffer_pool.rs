@@ -5,9 +5,9 @@
 //! sparse partitions don't exhaust the pool. Buffers of `batch.size` are kept for reuse.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::{Clock, MonoTime};
 

@@ -5,12 +5,11 @@
 //! takes no lock.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::inbox::{Inbox, PartitionId};
 use super::queue::{Limits, PartitionQueue};
-use crate::sync::{Arc, Mutex, RwLock};
+use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::time::MonoTime;
 
 type Topics = HashMap<Arc<str>, Arc<Topic>>;
@@ -127,7 +126,7 @@ impl Topic {
             draws: AtomicU64::new(seed),
             turns: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
-            segments: [const { OnceLock::new() }; SEGMENTS],
+            segments: std::array::from_fn(|_| OnceLock::new()),
             registry,
         }
     }

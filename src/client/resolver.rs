@@ -13,10 +13,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::network::Wake;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Condvar, Mutex};
 use crate::threads::spawn_named;
 

@@ -7,7 +7,7 @@ use super::flush::FlushToken;
 use super::future::BatchResult;
 use super::record_metadata::{RecordFacts, RecordMetadata};
 use crate::error::Error;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread_local};
 
 /// The user's closure, told of the record's fate.
 pub(crate) type Callback = Box<dyn FnOnce(Result<&RecordMetadata, &Error>) + Send>;
@@ -68,17 +68,17 @@ pub(super) struct Entered(Context);
 
 impl Context {
     pub(super) fn enter(self) -> Entered {
-        Entered(CONTEXT.replace(self))
+        Entered(CONTEXT.with(|context| context.replace(self)))
     }
 
     fn current() -> Self {
-        CONTEXT.get()
+        CONTEXT.with(Cell::get)
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CONTEXT.set(self.0);
+        CONTEXT.with(|context| context.set(self.0));
     }
 }
 

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io;
 use std::process;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::callback::{CompletedBatch, Context, in_callback};
@@ -15,6 +14,7 @@ use super::lane::Lane;
 use super::log_relay::LogEvent;
 use super::pool::Pool;
 use super::slots::Slots;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
 use crate::time::Clock;

@@ -1,6 +1,7 @@
 //! The executor as the sender and the user see it: order, bounds, panics, dropped tasks, and a
 //! close that no callback can hold up. Threads meet at channels and barriers; nothing sleeps.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, mpsc};
 use std::thread::{self, ThreadId};
@@ -337,12 +338,12 @@ fn threads_end_by_themselves_after_begin_close() {
     let executor = threads(2);
     let (alive, ended) = mpsc::channel::<()>();
     // The sender half lives in the threads until they end.
-    thread_local! { static ALIVE: Mutex<Option<mpsc::Sender<()>>> = const { Mutex::new(None) }; }
+    thread_local! { static ALIVE: RefCell<Option<mpsc::Sender<()>>> = RefCell::default(); }
     let meet = Arc::new(Barrier::new(2));
     for _ in 0..2 {
         let (meet, alive) = (meet.clone(), alive.clone());
         let enter = callback(move || {
-            ALIVE.with(|slot| *slot.lock() = Some(alive));
+            ALIVE.set(Some(alive));
             meet.wait();
         });
         submit(&executor, &Arc::new(Lane::new()), vec![enter]);

@@ -4,10 +4,10 @@
 //! The flushing thread makes the tokens and waits. The sender counts records off as it completes a
 //! batch; the callback executor counts callbacks off and drops the tokens.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::{Clock, MonoTime};
 

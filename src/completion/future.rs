@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::callback::refuse_in_inline_callback;
 use super::record_metadata::{RecordFacts, RecordMetadata};
 use crate::error::Error;
-use crate::sync::{Arc, Condvar, Mutex};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, OnceLock};
 use crate::time::{Clock, MonoTime};
 
 /// Hears that a thread begins to wait for a record, so that the sender may end its batch's linger.

@@ -2,11 +2,10 @@
 //! it may panic. The sender leaves values in a bounded channel; a callback thread logs them.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::panics::guarded;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::channel::{Receiver, Sender, bounded};
 
 /// What this crate's lines are logged under.
 const TARGET: &str = "kafka_producer";

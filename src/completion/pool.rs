@@ -5,7 +5,6 @@
 //! pop, and never while user code runs.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::callback::{CompletedBatch, Context, PendingCallback};
@@ -17,6 +16,7 @@ use super::log_relay::{LogRelay, log_now};
 use super::panics::guarded;
 use super::slots::Slots;
 use crate::error::Error;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 
 /// What the executor and its threads share. A thread that is stuck for ever keeps this alive, and

@@ -3,11 +3,11 @@
 //! User threads take a slot a record before they append it; the executor frees it as the callback
 //! begins. Taking and freeing are one atomic each while nobody waits.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::callback::in_callback;
 use crate::error::Error;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::time::{Clock, MonoTime};
 

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::snapshot::{Cluster, TopicMetadata};
 use crate::error::Error;
 use crate::protocol::ErrorCode;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 
 /// The shared face of the metadata.

@@ -1,7 +1,6 @@
 //! From configuration to a running producer: no I/O here, but for the threads' start.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::core::Core;
@@ -18,7 +17,7 @@ use crate::network::{MioNet, SocketOptions};
 use crate::random::Random;
 use crate::sender::thread::{self, Ending};
 use crate::sender::{Sender, SenderConfig};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, OnceLock};
 use crate::threads::Process;
 use crate::time::Clock;
 

@@ -1,8 +1,6 @@
 //! What all handles of a producer share: the way of a record up to its batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::close::CloseReport;
@@ -20,7 +18,8 @@ use crate::error::Error;
 use crate::metadata::{MetadataCell, TopicMetadata, TopicWait};
 use crate::record::{RecordData, estimate_size_upper_bound};
 use crate::sender::thread::Ending;
-use crate::sync::{Arc, Mutex};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Arc, Mutex, OnceLock};
 use crate::threads::Process;
 use crate::time::{Clock, MonoTime};
 

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Sender;
 use crate::client::KafkaClient;
 use crate::completion::CallbackExecutor;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::threads::spawn_named;
 use crate::time::{Clock, MonoTime};
