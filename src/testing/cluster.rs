@@ -5,11 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use crate::producer::record::validate_topic;
-use crate::protocol::{ApiKey, VersionRange};
+use crate::protocol::ApiKey;
 use crate::sync::Arc;
 
 use super::faults::{Fault, FaultId};
-use super::model::{Broker, Keep, Model, Settings, StoredRecord, TopicConfig};
+use super::model::{Broker, Keep, Model, Release, Settings, StoredRecord, TopicConfig};
 use super::server::{Counters, Mode, Shared, State};
 
 /// A Kafka cluster inside the process, for tests: real TCP on the loopback interface, no disk, no
@@ -39,7 +39,9 @@ pub struct TestClusterBuilder {
     brokers: i32,
     topics: Vec<(String, TopicConfig)>,
     settings: Settings,
-    versions: BTreeMap<ApiKey, VersionRange>,
+    release: Release,
+    releases: BTreeMap<i32, Release>,
+    max_versions: BTreeMap<ApiKey, i16>,
 }
 
 impl TestClusterBuilder {
@@ -74,10 +76,40 @@ impl TestClusterBuilder {
         self
     }
 
-    /// Makes the brokers older: the highest versions of Produce, Metadata, ApiVersions or
-    /// InitProducerId that they offer. Kafka 3.9, for one, has Produce 11 and Metadata 12.
+    /// Makes the brokers those of an older Kafka. Without it, they are of 4.3.
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = release;
+        self
+    }
+
+    /// Makes one broker that of another Kafka, as during an upgrade.
+    pub fn broker_release(mut self, broker: i32, release: Release) -> Self {
+        self.releases.insert(broker, release);
+        self
+    }
+
+    /// Limits the versions of Produce, Metadata, ApiVersions or InitProducerId that the brokers
+    /// offer.
     pub fn max_version(mut self, api: Api, version: i16) -> Self {
-        self.versions.entry(api.key()).and_modify(|range| range.max = range.max.min(version));
+        let max = self.max_versions.entry(api.key()).or_insert(version);
+        *max = version.min(*max);
+        self
+    }
+
+    /// `producer.id.expiration.ms`: a producer is forgotten if its last records are so old, by
+    /// their own timestamps, when the brokers look; they do so every `check_interval`. Without it,
+    /// a day and ten minutes.
+    pub fn producer_id_expiration(mut self, age: Duration, check_interval: Duration) -> Self {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        self.settings.producer_id_expiration_ms = millis(age);
+        self.settings.producer_id_check_interval_ms = millis(check_interval);
+        self
+    }
+
+    /// The quota `producer_byte_rate`: how many bytes a second each broker takes in Produce
+    /// requests before it throttles the client. Without it, any number.
+    pub fn producer_byte_rate(mut self, bytes: u32) -> Self {
+        self.settings.producer_byte_rate = Some(bytes);
         self
     }
 
@@ -98,14 +130,7 @@ impl TestClusterBuilder {
     /// # Errors
     /// As [`start`](Self::start) panics.
     pub fn try_start(self) -> io::Result<TestCluster> {
-        let broker = Broker {
-            host: "127.0.0.1".into(),
-            port: 0,
-            rack: None,
-            alive: true,
-            versions: self.versions,
-        };
-        let brokers = (1..=self.brokers).map(|id| (id, broker.clone())).collect();
+        let brokers = (1..=self.brokers).map(|id| (id, self.broker(id))).collect();
         let mut model = Model::new(self.settings, brokers);
         for (name, config) in self.topics {
             if !model.create_topic(&name, config) {
@@ -119,6 +144,18 @@ impl TestClusterBuilder {
             cluster.shared.start(id)?;
         }
         Ok(cluster)
+    }
+}
+
+impl TestClusterBuilder {
+    fn broker(&self, id: i32) -> Broker {
+        let release = self.releases.get(&id).copied().unwrap_or(self.release);
+        let mut broker = Broker::new(release, "127.0.0.1", 0);
+        for (key, range) in &mut broker.versions {
+            let max = self.max_versions.get(key).copied().unwrap_or(range.max);
+            range.max = range.max.min(max);
+        }
+        broker
     }
 }
 
@@ -183,12 +220,13 @@ impl TestCluster {
 
     /// A cluster to one's own taste.
     pub fn builder() -> TestClusterBuilder {
-        let default_topic = TopicConfig::new(1);
         TestClusterBuilder {
             brokers: 1,
             topics: Vec::new(),
-            settings: Settings { auto_create: true, default_topic, keep: Keep::Records },
-            versions: Model::default_versions(),
+            settings: Settings::default(),
+            release: Release::default(),
+            releases: BTreeMap::new(),
+            max_versions: BTreeMap::new(),
         }
     }
 
@@ -229,6 +267,15 @@ impl TestCluster {
         state.model.partition(topic, partition).map(|p| p.log.records()).unwrap_or_default()
     }
 
+    /// The records of a partition in the topics of this name that were deleted, oldest first.
+    pub fn deleted_records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
+        let state = self.shared.lock();
+        let topics = state.model.deleted_topics().iter().filter(|(name, _)| **name == *topic);
+        let index = usize::try_from(partition).ok();
+        let partitions = topics.filter_map(|(_, topic)| topic.partitions.get(index?));
+        partitions.flat_map(|partition| partition.log.records()).collect()
+    }
+
     /// How many records a topic has, in all partitions.
     pub fn count(&self, topic: &str) -> u64 {
         count(&self.shared.lock(), topic)
@@ -257,6 +304,34 @@ impl TestCluster {
         })
     }
 
+    /// Makes another broker the leader of a partition whose copy of the log ends at `end_offset`:
+    /// later records are lost, as in an unclean election, or as those are that were acknowledged
+    /// by the old leader alone. Gives whether there is such a partition.
+    pub fn fail_over(&self, topic: &str, partition: i32, to: i32, end_offset: i64) -> bool {
+        self.shared.change(|state| {
+            let partition = state.model.partition_mut(topic, partition);
+            partition.map(|partition| partition.fail_over(to, end_offset)).is_some()
+        })
+    }
+
+    /// The records of a partition that [`fail_over`](Self::fail_over) lost, in the order in which
+    /// they went.
+    pub fn lost_records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
+        let state = self.shared.lock();
+        state.model.partition(topic, partition).map(|p| p.log.cut_records()).unwrap_or_default()
+    }
+
+    /// Makes a broker tell of the cluster as it is now, until it
+    /// [catches up](Self::catch_up_broker): of later leaders, topics and brokers it has not heard.
+    pub fn hold_back_broker(&self, id: i32) {
+        self.shared.change(|state| state.model.hold_view(id));
+    }
+
+    /// Ends [`hold_back_broker`](Self::hold_back_broker).
+    pub fn catch_up_broker(&self, id: i32) {
+        self.shared.change(|state| state.model.release_view(id));
+    }
+
     /// Says which replicas are in sync; gives whether there is such a partition.
     pub fn set_in_sync_replicas(&self, topic: &str, partition: i32, brokers: &[i32]) -> bool {
         self.shared.change(|state| {
@@ -278,6 +353,12 @@ impl TestCluster {
     /// `producer.id.expiration.ms`.
     pub fn forget_producers(&self) {
         self.shared.change(|state| state.model.forget_producers());
+    }
+
+    /// Makes a partition forget all but the last batch of each idempotent producer, as a broker
+    /// does that was shut down and started again. Gives whether there is such a partition.
+    pub fn reload_producers(&self, topic: &str, partition: i32) -> bool {
+        self.shared.change(|state| state.model.reload_producers(topic, partition))
     }
 
     /// Stops a broker: its connections break, new ones are refused, and other brokers lead its

@@ -227,7 +227,11 @@ pub(crate) struct Plan {
     pub(crate) delay_before: Duration,
     pub(crate) cut_before: Option<Cut>,
     pub(crate) errors: Vec<InjectedError>,
+    /// What the response tells the client (`throttle_time_ms`).
     pub(crate) throttle: Duration,
+    /// For how long the broker reads nothing from the connection after it has responded; set by
+    /// [`Model::throttle`](super::model::Model::throttle).
+    pub(crate) mute: Duration,
     pub(crate) delay_after: Duration,
     pub(crate) cut_after: Option<Cut>,
     pub(crate) mangle: Option<Mangle>,

@@ -10,5 +10,5 @@ mod server; // sockets and threads
 
 pub use self::cluster::{Api, TestCluster, TestClusterBuilder};
 pub use self::faults::{Fault, FaultBuilder, FaultId};
-pub use self::model::{StoredRecord, TopicConfig};
+pub use self::model::{Release, StoredRecord, TopicConfig};
 pub use self::server::Counters;

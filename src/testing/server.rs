@@ -328,16 +328,18 @@ impl<'a> Connection<'a> {
 
     /// Does what the request asks for, and what the faults do to it, up to the response.
     fn carry_out(&self, frame: &[u8]) -> Step {
+        let now_ms = self.shared.clock.wall_millis();
         let planned = self.shared.change(|state| {
             let parsed = parse(&state.model, self.broker, frame)?;
             let link = state.links.get_mut(&self.broker)?;
             *link.counters.requests.entry(parsed.key).or_default() += 1;
             link.counters.request_bytes += frame.len() as u64;
-            let plan = if state.faults.is_empty() {
+            let mut plan = if state.faults.is_empty() {
                 Plan::default()
             } else {
                 state.faults.plan(&parsed.target(&state.model, self.broker))
             };
+            state.model.throttle(self.broker, &parsed, frame.len(), now_ms, &mut plan);
             Some((parsed, plan))
         });
         let Some((parsed, plan)) = planned else {
@@ -378,7 +380,6 @@ impl<'a> Connection<'a> {
             }
         }
         self.stream.write_all(&frame)?;
-        // As in Kafka, the response is not held back, but nothing is read for so long.
-        Ok(if self.pause(plan.throttle) { Next::Read } else { Next::Close })
+        Ok(if self.pause(plan.mute) { Next::Read } else { Next::Close })
     }
 }

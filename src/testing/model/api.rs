@@ -7,13 +7,13 @@ use crate::protocol::ErrorCode;
 use crate::protocol::{
     ApiKey, ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeature,
     InitProducerIdRequest, InitProducerIdResponse, MetadataRequest, MetadataResponse,
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, ProduceRequest,
-    Reader, RequestHeader, SupportedFeature, TopicRef, VersionRange, encode_response,
+    MetadataResponseTopic, ProduceRequest, Reader, RequestHeader, SupportedFeature, TopicRef,
+    VersionRange, encode_response,
 };
 use crate::testing::faults::{Plan, Target};
 use crate::types::Uuid;
 
-use super::{Model, Topic};
+use super::Model;
 
 /// A request, taken apart; the records of a produce request are still in the frame.
 #[derive(Debug)]
@@ -102,10 +102,6 @@ impl Parsed<'_> {
     }
 }
 
-/// Offered and never answered: librdkafka takes a broker without it for one too old to know record
-/// batches.
-const FETCH: ApiVersion = ApiVersion { api_key: 1, versions: VersionRange { min: 4, max: 18 } };
-
 impl Model {
     /// Carries a request out as `broker` would at `now_ms` (milliseconds since 1970), with the
     /// errors and the throttling that `plan` asks for.
@@ -116,6 +112,7 @@ impl Model {
         now_ms: i64,
         plan: &Plan,
     ) -> Reply {
+        self.tick(now_ms);
         let key = parsed.key;
         // Whatever was asked for, an unsupported version is answered in the form of version 0.
         let supported = !matches!(parsed.request, Request::UnsupportedApiVersions);
@@ -130,7 +127,9 @@ impl Model {
                 }
                 outcome.into_response(throttle_ms(plan)).encode(version, &mut body);
             }
-            Request::Metadata(request) => self.metadata(request, plan).encode(version, &mut body),
+            Request::Metadata(request) => {
+                self.metadata(broker, request, plan).encode(version, &mut body);
+            }
             Request::ApiVersions | Request::UnsupportedApiVersions => {
                 self.api_versions(broker, version, supported, plan).encode(version, &mut body);
             }
@@ -158,36 +157,31 @@ impl Model {
         } else {
             ErrorCode::UNSUPPORTED_VERSION
         };
+        let release = self.release(broker);
         let offered = self.brokers.get(&broker).map(|b| &b.versions);
+        let fetch = ApiVersion { api_key: 1, versions: release.fetch_versions() };
         let api_keys = offered
             .into_iter()
             .flatten()
             // An unsupported version is answered with the range of this API alone (KIP-511).
-            .filter(|(key, _)| supported || **key == ApiKey::ApiVersions)
+            .filter(|(key, _)| {
+                supported || (**key == ApiKey::ApiVersions && release.tells_api_versions_range())
+            })
             .map(|(key, versions)| ApiVersion { api_key: key.code(), versions: *versions })
-            .chain(supported.then_some(FETCH))
+            .chain(supported.then_some(fetch))
             .collect();
-        // Those of 4.3.1. Below version 4 a feature that may be off can't be listed (KAFKA-17011).
-        let feature = |name: &str, min, max| SupportedFeature {
-            name: name.into(),
-            versions: VersionRange { min, max },
-        };
-        let mut supported_features = vec![feature("metadata.version", 7, 30)];
-        if version >= 4 {
-            supported_features.push(feature("transaction.version", 0, 2));
-        }
-        ApiVersionsResponse {
+        let mut response = ApiVersionsResponse {
             error_code,
             api_keys,
             throttle_time_ms: throttle_ms(plan),
-            supported_features,
-            finalized_features_epoch: 1,
-            finalized_features: vec![FinalizedFeature {
-                name: "metadata.version".into(),
-                max_version_level: 30,
-                min_version_level: 30,
-            }],
+            supported_features: Vec::new(),
+            finalized_features_epoch: -1,
+            finalized_features: Vec::new(),
+        };
+        if release.has_features() {
+            add_features(&mut response, version);
         }
+        response
     }
 
     fn init_producer_id(
@@ -215,32 +209,33 @@ impl Model {
             // Without a transactional id a broker knows no owner, so an id that the client already
             // has is ignored and a new one handed out.
             response.producer_id = self.next_producer_id;
-            response.producer_epoch = 0;
+            response.producer_epoch = self.settings.first_epoch;
             self.next_producer_id += 1;
         }
         response
     }
 
-    fn metadata(&mut self, request: &MetadataRequest, plan: &Plan) -> MetadataResponse {
-        let topics = match &request.topics {
-            None => self.topics.iter().map(|(name, topic)| self.describe(name, topic)).collect(),
-            Some(names) => names
+    fn metadata(
+        &mut self,
+        broker: i32,
+        request: &MetadataRequest,
+        plan: &Plan,
+    ) -> MetadataResponse {
+        let view = self.views.get(&broker);
+        let brokers = view.map_or_else(|| self.alive_brokers(), |view| view.brokers.clone());
+        let topics = match (&request.topics, view) {
+            (None, Some(view)) => view.topics.values().cloned().collect(),
+            (None, None) => {
+                self.topics.iter().map(|(name, topic)| self.describe(name, topic)).collect()
+            }
+            (Some(names), _) => names
                 .iter()
                 .map(|name| match plan.error_for(name, None) {
                     Some(error) => failed(name, error.code),
-                    None => self.look_up(name, request.allow_auto_topic_creation),
+                    None => self.look_up(broker, name, request.allow_auto_topic_creation),
                 })
                 .collect(),
         };
-        let brokers = self.brokers.iter().filter(|(_, broker)| broker.alive);
-        let brokers: Vec<_> = brokers
-            .map(|(id, broker)| MetadataResponseBroker {
-                node_id: *id,
-                host: Arc::clone(&broker.host),
-                port: broker.port.into(),
-                rack: broker.rack.clone(),
-            })
-            .collect();
         MetadataResponse {
             throttle_time_ms: throttle_ms(plan),
             controller_id: brokers.first().map_or(-1, |broker| broker.node_id),
@@ -253,7 +248,11 @@ impl Model {
 
     /// A topic as a client sees it that asks for it by name. An unknown one may be created, but is
     /// there only for those who ask again, as in Kafka.
-    fn look_up(&mut self, name: &Arc<str>, may_create: bool) -> MetadataResponseTopic {
+    fn look_up(&mut self, broker: i32, name: &Arc<str>, may_create: bool) -> MetadataResponseTopic {
+        if let Some(view) = self.views.get(&broker) {
+            let topic = view.topics.get(name).cloned();
+            return topic.unwrap_or_else(|| failed(name, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+        }
         if let Some(topic) = self.topics.get(name) {
             return self.describe(name, topic);
         }
@@ -262,41 +261,28 @@ impl Model {
         }
         if may_create && self.settings.auto_create {
             self.create_topic(name, self.settings.default_topic.clone());
+            return failed(name, self.release(broker).code_of_new_topic());
         }
         failed(name, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
     }
+}
 
-    fn describe(&self, name: &Arc<str>, topic: &Topic) -> MetadataResponseTopic {
-        let partitions = (0..).zip(&topic.partitions).map(|(partition_index, partition)| {
-            let alive = |id: &i32| self.brokers.get(id).is_some_and(|broker| broker.alive);
-            let leader = partition.leader.filter(alive);
-            let error_code = match leader {
-                Some(_) => ErrorCode::NONE,
-                None => ErrorCode::LEADER_NOT_AVAILABLE,
-            };
-            MetadataResponsePartition {
-                error_code,
-                partition_index,
-                leader_id: leader.unwrap_or(-1),
-                leader_epoch: partition.leader_epoch,
-                replica_nodes: partition.replicas.clone(),
-                isr_nodes: partition.in_sync.clone(),
-                offline_replicas: partition
-                    .replicas
-                    .iter()
-                    .copied()
-                    .filter(|i| !alive(i))
-                    .collect(),
-            }
-        });
-        MetadataResponseTopic {
-            error_code: ErrorCode::NONE,
-            name: Some(Arc::clone(name)),
-            topic_id: topic.id,
-            is_internal: false,
-            partitions: partitions.collect(),
-        }
+/// Those of 4.3.1. Below version 4 a feature that may be off can't be listed (KAFKA-17011).
+fn add_features(response: &mut ApiVersionsResponse, version: i16) {
+    let feature = |name: &str, min, max| SupportedFeature {
+        name: name.into(),
+        versions: VersionRange { min, max },
+    };
+    response.supported_features.push(feature("metadata.version", 7, 30));
+    if version >= 4 {
+        response.supported_features.push(feature("transaction.version", 0, 2));
     }
+    response.finalized_features_epoch = 1;
+    response.finalized_features.push(FinalizedFeature {
+        name: "metadata.version".into(),
+        max_version_level: 30,
+        min_version_level: 30,
+    });
 }
 
 fn failed(name: &Arc<str>, error_code: ErrorCode) -> MetadataResponseTopic {

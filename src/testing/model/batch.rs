@@ -8,7 +8,7 @@
 use crate::protocol::ErrorCode;
 use crate::record::{RecordBatch, RecordBatchHeader};
 
-use super::topic::Keep;
+use super::log::Keep;
 
 const LENGTH_AT: usize = 8;
 /// Where the bytes begin that the length counts.

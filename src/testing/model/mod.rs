@@ -2,24 +2,40 @@
 //!
 //! It opens no socket and reads no clock; the same requests at the same times give the same
 //! answers. Behind TCP it is the test broker ([`server`](super::server) calls it, a request at a
-//! time, under one lock). It aims at the error codes and the order of checks of Kafka 4.3.1.
+//! time, under one lock); behind virtual time it can be a simulator's. It aims at the error codes
+//! and the order of checks of Kafka 4.3.1, and of older releases where a producer can tell them.
+//!
+//! Not in it: transactions, compression, consumers, a leader that does not know that it was
+//! deposed, and waiting: replicas that are in sync have a record at once, or as the request's
+//! [`Plan`](super::faults::Plan) says (an error or a cut after the append).
 
 mod api; // bytes to requests, requests to responses
 mod batch; // the checks that a batch needs no log for
+mod log; // a partition's records
 mod produce; // the Produce API
 mod producer_state; // sequences, epochs, duplicates
-mod topic; // partitions and their logs
+mod release; // older brokers
+#[cfg(test)]
+mod tests; // through requests and responses
+mod topic; // topics, partitions, leaders
+mod view; // what a broker tells of the cluster
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::producer::record::validate_topic;
 use crate::protocol::{ApiKey, VersionRange};
+use crate::testing::faults::Plan;
 use crate::types::Uuid;
 
-pub(crate) use self::api::{Reply, parse};
-pub(crate) use self::topic::{Keep, Partition, Topic};
-pub use self::topic::{StoredRecord, TopicConfig};
+pub(crate) use self::api::{Parsed, Reply, parse};
+pub(crate) use self::log::Keep;
+pub use self::log::StoredRecord;
+pub use self::release::Release;
+pub use self::topic::TopicConfig;
+pub(crate) use self::topic::{Partition, Topic};
+use self::view::View;
 
 /// What holds for the whole cluster.
 #[derive(Clone, Debug)]
@@ -29,6 +45,31 @@ pub(crate) struct Settings {
     /// What an automatically created topic is like.
     pub(crate) default_topic: TopicConfig,
     pub(crate) keep: Keep,
+    /// `producer.id.expiration.ms`: from what age of its last records on a producer is forgotten.
+    pub(crate) producer_id_expiration_ms: i64,
+    /// `producer.id.expiration.check.interval.ms`: how often brokers look for such producers.
+    pub(crate) producer_id_check_interval_ms: i64,
+    /// The epoch that a new producer id comes with: 0 in Kafka. A higher one lets a test see the
+    /// epochs run out.
+    pub(crate) first_epoch: i16,
+    /// How many bytes a second a broker takes in Produce requests before it throttles the client
+    /// (the quota `producer_byte_rate`).
+    pub(crate) producer_byte_rate: Option<u32>,
+}
+
+impl Default for Settings {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        Self {
+            auto_create: true,
+            default_topic: TopicConfig::new(1),
+            keep: Keep::Records,
+            producer_id_expiration_ms: 86_400_000,
+            producer_id_check_interval_ms: 600_000,
+            first_epoch: 0,
+            producer_byte_rate: None,
+        }
+    }
 }
 
 /// A broker of the cluster.
@@ -41,6 +82,25 @@ pub(crate) struct Broker {
     pub(crate) alive: bool,
     /// What it says that it supports.
     pub(crate) versions: BTreeMap<ApiKey, VersionRange>,
+    /// Whose rules it follows in all else.
+    pub(crate) release: Release,
+    /// Until when, in milliseconds since 1970, the quota's bytes are used up.
+    pub(crate) quota_used_until_ms: i64,
+}
+
+impl Broker {
+    /// One of a release, alive, and at this address.
+    pub(crate) fn new(release: Release, host: &str, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            rack: None,
+            alive: true,
+            versions: release.versions(),
+            release,
+            quota_used_until_ms: 0,
+        }
+    }
 }
 
 /// The cluster.
@@ -52,6 +112,13 @@ pub(crate) struct Model {
     names: BTreeMap<Uuid, Arc<str>>,
     topics_created: u64,
     next_producer_id: i64,
+    /// Of brokers that lag behind.
+    views: BTreeMap<i32, View>,
+    /// Topics that were deleted, oldest first, for those who check what became of their records.
+    deleted: Vec<(Arc<str>, Topic)>,
+    /// When brokers looked for producers to forget, in milliseconds since 1970; 0 before the first
+    /// request.
+    producers_checked_ms: i64,
 }
 
 impl Model {
@@ -63,16 +130,10 @@ impl Model {
             names: BTreeMap::new(),
             topics_created: 0,
             next_producer_id: 1000,
+            views: BTreeMap::new(),
+            deleted: Vec::new(),
+            producers_checked_ms: 0,
         }
-    }
-
-    /// What Kafka 4.3.1 says that it supports, as far as this model does too.
-    pub(crate) fn default_versions() -> BTreeMap<ApiKey, VersionRange> {
-        // 4.x offers Produce from 0 but closes the connection below 3 (KAFKA-18659).
-        let produce = VersionRange { min: 0, max: ApiKey::Produce.supported().max };
-        let others = [ApiKey::Metadata, ApiKey::ApiVersions, ApiKey::InitProducerId];
-        let others = others.into_iter().map(|key| (key, key.supported()));
-        others.chain([(ApiKey::Produce, produce)]).collect()
     }
 
     pub(crate) fn brokers(&self) -> &BTreeMap<i32, Broker> {
@@ -81,6 +142,11 @@ impl Model {
 
     pub(crate) fn broker_mut(&mut self, id: i32) -> Option<&mut Broker> {
         self.brokers.get_mut(&id)
+    }
+
+    /// What a broker is; the latest if there is none of that id.
+    pub(crate) fn release(&self, broker: i32) -> Release {
+        self.brokers.get(&broker).map(|broker| broker.release).unwrap_or_default()
     }
 
     pub(crate) fn topic(&self, name: &str) -> Option<&Topic> {
@@ -112,9 +178,18 @@ impl Model {
     /// later under the same name has another id.
     pub(crate) fn delete_topic(&mut self, name: &str) -> bool {
         match self.topics.remove(name) {
-            Some(topic) => self.names.remove(&topic.id).is_some(),
+            Some(topic) => {
+                let name = self.names.remove(&topic.id);
+                self.deleted.extend(name.map(|name| (name, topic)));
+                true
+            }
             None => false,
         }
+    }
+
+    /// The topics that were deleted, with what was in them, oldest first.
+    pub(crate) fn deleted_topics(&self) -> &[(Arc<str>, Topic)] {
+        &self.deleted
     }
 
     /// Adds partitions until there are `total`; `false` if the topic is unknown.
@@ -168,6 +243,63 @@ impl Model {
     /// Makes every partition forget the producers that it knows.
     pub(crate) fn forget_producers(&mut self) {
         self.each_partition(|partition| partition.log.producers.forget_all());
+    }
+
+    /// Makes a partition remember of each producer the last batch alone, as if its leader had been
+    /// shut down and started; gives whether there is such a partition.
+    pub(crate) fn reload_producers(&mut self, topic: &str, index: i32) -> bool {
+        let partition = self.partition_mut(topic, index);
+        partition.map(|partition| partition.log.producers.keep_last_batches()).is_some()
+    }
+
+    /// Does what brokers do by themselves as time passes: now and then they forget producers that
+    /// have not written for long. Each request does this first.
+    pub(crate) fn tick(&mut self, now_ms: i64) {
+        let Settings { producer_id_expiration_ms: age_ms, producer_id_check_interval_ms, .. } =
+            self.settings;
+        if self.producers_checked_ms == 0 {
+            self.producers_checked_ms = now_ms;
+        }
+        if now_ms - self.producers_checked_ms >= producer_id_check_interval_ms {
+            self.producers_checked_ms = now_ms;
+            self.each_partition(|p| p.log.producers.forget_older(now_ms, age_ms));
+        }
+    }
+
+    /// Counts a request of so many bytes against the broker's quota, and makes of the throttling in
+    /// its plan what the broker does: since 2.0 (KIP-219) it responds at once and then reads
+    /// nothing from the connection; before, it held the response back. To be called before
+    /// [`answer`](Self::answer).
+    pub(crate) fn throttle(
+        &mut self,
+        broker: i32,
+        parsed: &Parsed<'_>,
+        bytes: usize,
+        now_ms: i64,
+        plan: &mut Plan,
+    ) {
+        if parsed.key == ApiKey::Produce {
+            plan.throttle = plan.throttle.max(self.charge(broker, bytes, now_ms));
+        }
+        if self.release(broker).throttles_after_response() {
+            plan.mute = plan.throttle;
+        } else {
+            plan.delay_after += plan.throttle;
+        }
+    }
+
+    /// Much as Kafka's, though not to the millisecond: a second's worth of bytes may come at once.
+    fn charge(&mut self, broker: i32, bytes: usize, now_ms: i64) -> Duration {
+        const BURST_MS: i64 = 1_000;
+        let (Some(rate), Some(broker)) =
+            (self.settings.producer_byte_rate, self.brokers.get_mut(&broker))
+        else {
+            return Duration::ZERO;
+        };
+        let takes_ms = (bytes as i64).saturating_mul(1_000) / i64::from(rate.max(1));
+        broker.quota_used_until_ms = broker.quota_used_until_ms.max(now_ms) + takes_ms;
+        let over_ms = broker.quota_used_until_ms - now_ms - BURST_MS;
+        Duration::from_millis(u64::try_from(over_ms).unwrap_or(0))
     }
 
     fn each_partition(&mut self, action: impl FnMut(&mut Partition)) {

@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use crate::protocol::ErrorCode;
 use crate::protocol::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, RecordError, TopicProduceResponse, TopicRef,
+    NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    RecordError, TopicProduceResponse, TopicRef,
 };
 use crate::testing::faults::Plan;
 
 use super::Model;
 use super::batch::{Refusal, is_transactional, only_batch};
-use super::topic::Appended;
+use super::log::{Appended, Terms};
+use super::release::Release;
 
 /// A partition's part of a request, and how to read it.
 struct Attempt<'a> {
     broker: i32,
+    release: Release,
     version: i16,
     acks: i16,
     now_ms: i64,
@@ -44,13 +46,15 @@ impl Outcome {
 /// A partition's verdict: where its batch is, or why it is refused.
 struct Verdict {
     result: Result<Appended, Refusal>,
+    /// What went wrong after the append: an error that yet tells the offset, as in Kafka.
+    afterwards: Option<ErrorCode>,
     log_start_offset: i64,
 }
 
 impl Verdict {
     /// A refusal that a broker makes without a look at the log.
     fn refused(code: ErrorCode) -> Self {
-        Self { result: Err(code.into()), log_start_offset: -1 }
+        Self { result: Err(code.into()), afterwards: None, log_start_offset: -1 }
     }
 }
 
@@ -64,6 +68,7 @@ impl Model {
         now_ms: i64,
         plan: &Plan,
     ) -> Outcome {
+        let release = self.release(broker);
         let forbidden = request.transactional_id.is_none() && has_transactional_batch(request);
         let mut outcome = Outcome { topics: Vec::new(), node_endpoints: Vec::new() };
         for topic in &request.topics {
@@ -85,14 +90,20 @@ impl Model {
                     (None, TopicRef::Id(_)) => Verdict::refused(ErrorCode::UNKNOWN_TOPIC_ID),
                     (Some(topic), _) => {
                         let acks = request.acks;
-                        let attempt = Attempt { broker, version, acks, now_ms, topic, data };
+                        let attempt =
+                            Attempt { broker, release, version, acks, now_ms, topic, data };
                         self.append_as_planned(&attempt, plan)
                     }
                 };
                 let mut response = response(data.index, verdict);
-                if response.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER {
-                    self.tell_leader(name.as_deref(), &mut response, &mut outcome.node_endpoints);
+                if matches!(
+                    response.error_code,
+                    ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH
+                ) {
+                    let endpoints = &mut outcome.node_endpoints;
+                    self.tell_leader(broker, name.as_deref(), &mut response, endpoints);
                 }
+                response.error_code = release.produce_code(response.error_code, version);
                 partitions.push(response);
             }
             outcome.topics.push(TopicProduceResponse { topic: topic.topic.into(), partitions });
@@ -101,13 +112,26 @@ impl Model {
     }
 
     fn append_as_planned(&mut self, attempt: &Attempt<'_>, plan: &Plan) -> Verdict {
-        let Some(injected) = plan.error_for(attempt.topic, Some(attempt.data.index)) else {
-            return self.append(attempt);
-        };
-        if injected.after {
-            self.append(attempt);
+        let injected = plan.error_for(attempt.topic, Some(attempt.data.index));
+        if let Some(injected) = injected.filter(|injected| !injected.after) {
+            return Verdict::refused(injected.code);
         }
-        Verdict::refused(injected.code)
+        let mut verdict = self.append(attempt);
+        if verdict.result.is_ok() {
+            verdict.afterwards = injected.map(|injected| injected.code);
+            if verdict.afterwards.is_none() && plan.cut_after.is_none() {
+                self.replicate(attempt);
+            }
+        }
+        verdict
+    }
+
+    /// What is acknowledged for all replicas, they have; so has a leader that is alone.
+    fn replicate(&mut self, attempt: &Attempt<'_>) {
+        let partition = self.partition_mut(attempt.topic, attempt.data.index);
+        if let Some(partition) = partition.filter(|p| attempt.acks == -1 || p.in_sync.len() <= 1) {
+            partition.log.replicated();
+        }
     }
 
     /// The checks, in Kafka's order.
@@ -135,40 +159,36 @@ impl Model {
         let needed = config.min_insync_replicas.min(partition.replicas.len());
         let log_start_offset = partition.log.start_offset;
         if attempt.acks == -1 && partition.in_sync.len() < needed {
-            let result = Err(ErrorCode::NOT_ENOUGH_REPLICAS.into());
-            return Verdict { result, log_start_offset };
+            let refused = Verdict::refused(ErrorCode::NOT_ENOUGH_REPLICAS);
+            return Verdict { log_start_offset, ..refused };
         }
-        match partition.log.append(batch, config, keep, attempt.now_ms) {
-            // These two a broker reports without the log's start.
+        let &Attempt { release, now_ms, .. } = attempt;
+        match partition.log.append(batch, &Terms { config, release, keep, now_ms }) {
+            // These a broker reports without the log's start.
             Err(Refusal {
-                code: code @ (ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::CORRUPT_MESSAGE),
+                code:
+                    code @ (ErrorCode::MESSAGE_TOO_LARGE
+                    | ErrorCode::RECORD_LIST_TOO_LARGE
+                    | ErrorCode::CORRUPT_MESSAGE),
                 ..
             }) => Verdict::refused(code),
-            result => Verdict { result, log_start_offset },
+            result => Verdict { result, afterwards: None, log_start_offset },
         }
     }
 
-    /// Names the new leader and its address (KIP-951).
+    /// Names the new leader and its address, as far as `broker` knows them (KIP-951).
     fn tell_leader(
         &self,
+        broker: i32,
         topic: Option<&str>,
         response: &mut PartitionProduceResponse,
         endpoints: &mut Vec<NodeEndpoint>,
     ) {
-        let Some(partition) = topic.and_then(|topic| self.partition(topic, response.index)) else {
-            return;
-        };
-        let leader_id = partition.leader.unwrap_or(-1);
-        let leader_epoch = partition.leader_epoch;
-        response.current_leader = Some(LeaderIdAndEpoch { leader_id, leader_epoch });
-        let known = endpoints.iter().any(|node| node.node_id == leader_id);
-        if let Some(broker) = self.brokers.get(&leader_id).filter(|b| b.alive && !known) {
-            endpoints.push(NodeEndpoint {
-                node_id: leader_id,
-                host: Arc::clone(&broker.host),
-                port: broker.port.into(),
-                rack: broker.rack.clone(),
-            });
+        let known = topic.and_then(|topic| self.leader_known_to(broker, topic, response.index));
+        let Some((leader, address)) = known else { return };
+        response.current_leader = Some(leader);
+        if !endpoints.iter().any(|node| node.node_id == leader.leader_id) {
+            endpoints.extend(address);
         }
     }
 }
@@ -191,6 +211,7 @@ fn response(index: i32, verdict: Verdict) -> PartitionProduceResponse {
     };
     match verdict.result {
         Ok(appended) => {
+            response.error_code = verdict.afterwards.unwrap_or(ErrorCode::NONE);
             response.base_offset = appended.base_offset;
             response.log_append_time_ms = appended.log_append_time_ms;
         }

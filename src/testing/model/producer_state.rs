@@ -1,15 +1,18 @@
 //! What a partition remembers of each idempotent producer: its epoch and its last five batches.
 //!
 //! The rules are those of Kafka 4.x (`ProducerStateEntry` and `ProducerAppendInfo` there, KIP-98
-//! and KIP-360), which the broker applies to a batch that has passed every other check.
+//! and KIP-360), or of an older leader ([`ProducerRules`]). The broker applies them to a batch that
+//! has passed every other check.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::protocol::ErrorCode;
 
+use super::release::ProducerRules;
+
 /// How many batches a partition remembers of a producer; also the most that a producer may have
 /// in flight to it (`max.in.flight.requests.per.connection`).
-pub(crate) const BATCHES_REMEMBERED: usize = 5;
+const BATCHES_REMEMBERED: usize = 5;
 
 /// The idempotent part of a batch about to be appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,13 @@ pub(crate) enum Verdict {
     Refuse(ErrorCode),
 }
 
+impl AppendedBatch {
+    fn last_offset(&self) -> i64 {
+        let records_less_one = self.last_sequence.wrapping_sub(self.first_sequence) & i32::MAX;
+        self.base_offset + i64::from(records_less_one)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Producer {
     epoch: i16,
@@ -56,33 +66,51 @@ pub(crate) struct ProducerStates {
 }
 
 impl ProducerStates {
-    /// Decides about a batch without changing anything.
+    /// Decides about a batch, by the rules of the partition's leader, without changing anything.
     ///
-    /// A producer that the partition does not know may start with any sequence: the broker can't
-    /// tell a new one from one whose records were deleted (KAFKA-6817, KIP-360).
-    pub(crate) fn judge(&self, batch: ProducerBatch) -> Verdict {
-        let Some(known) = self.by_id.get(&batch.producer_id) else {
-            return Verdict::Append;
+    /// With those of 4.3.1 a producer that the partition does not know may start with any sequence:
+    /// the broker can't tell a new one from one whose records were deleted (KAFKA-6817, KIP-360).
+    pub(crate) fn judge(
+        &self,
+        batch: ProducerBatch,
+        rules: &ProducerRules,
+        log_start_offset: i64,
+    ) -> Verdict {
+        let kept = |producer: &&Producer| {
+            let last = producer.batches.back().map_or(-1, AppendedBatch::last_offset);
+            !rules.deletion_forgets || last >= log_start_offset
         };
-        if batch.epoch == known.epoch {
-            if let Some(duplicate) = known.batches.iter().find(|b| {
-                b.first_sequence == batch.first_sequence && b.last_sequence == batch.last_sequence
-            }) {
-                return Verdict::Duplicate(*duplicate);
-            }
-        }
+        let Some(known) = self.by_id.get(&batch.producer_id).filter(kept) else {
+            return match rules.unknown {
+                Some(code) if batch.first_sequence != 0 => Verdict::Refuse(code),
+                _ => Verdict::Append,
+            };
+        };
         if batch.epoch < known.epoch {
             return Verdict::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH);
         }
-        let expected = match known.batches.back() {
-            Some(last) if batch.epoch == known.epoch => sequence_after(last.last_sequence, 1),
-            _ => 0,
-        };
-        if batch.first_sequence == expected {
-            Verdict::Append
-        } else {
-            Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER)
+        if batch.epoch > known.epoch {
+            return expect(0, &batch);
         }
+        let forgotten = known.batches.len().saturating_sub(rules.remembered);
+        let remembered = || known.batches.iter().skip(forgotten);
+        let is_duplicate = |known: &&AppendedBatch| {
+            (known.first_sequence, known.last_sequence)
+                == (batch.first_sequence, batch.last_sequence)
+        };
+        if let Some(duplicate) = remembered().find(is_duplicate) {
+            return Verdict::Duplicate(*duplicate);
+        }
+        let is_older = |oldest: &AppendedBatch| {
+            batch.last_sequence != 0
+                && oldest.first_sequence != i32::MAX
+                && batch.last_sequence < oldest.first_sequence
+        };
+        if rules.older_is_duplicate && remembered().next().is_some_and(is_older) {
+            return Verdict::Refuse(ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+        }
+        let last = known.batches.back().map_or(-1, |last| last.last_sequence);
+        expect(sequence_after(last, 1), &batch)
     }
 
     /// Remembers a batch that [`judge`](Self::judge) let pass and that is now in the log.
@@ -110,6 +138,32 @@ impl ProducerStates {
     pub(crate) fn forget_all(&mut self) {
         self.by_id.clear();
     }
+
+    /// Forgets the producers whose last batch is dated `age_ms` or more before `now_ms`: what
+    /// counts is the records' own time, not when they were written.
+    pub(crate) fn forget_older(&mut self, now_ms: i64, age_ms: i64) {
+        self.by_id.retain(|_, producer| {
+            let last = producer.batches.back().map_or(-1, |last| last.max_timestamp);
+            now_ms.saturating_sub(last) < age_ms
+        });
+    }
+
+    /// Keeps of each producer the last batch alone, as a broker does that was shut down and has
+    /// read its snapshot back.
+    pub(crate) fn keep_last_batches(&mut self) {
+        for producer in self.by_id.values_mut() {
+            let all_but_last = producer.batches.len().saturating_sub(1);
+            producer.batches.drain(..all_but_last);
+        }
+    }
+}
+
+fn expect(sequence: i32, batch: &ProducerBatch) -> Verdict {
+    if batch.first_sequence == sequence {
+        Verdict::Append
+    } else {
+        Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER)
+    }
 }
 
 /// The sequence number `by` records after `sequence`; after `i32::MAX` comes 0.
@@ -127,9 +181,13 @@ mod tests {
         ProducerBatch { producer_id: 7, epoch, first_sequence: first, last_sequence }
     }
 
+    fn judge(states: &ProducerStates, b: ProducerBatch) -> Verdict {
+        states.judge(b, &ProducerRules::LATEST, 0)
+    }
+
     /// Judges and, if it may, appends; the base offset is the number of the append.
     fn append(states: &mut ProducerStates, offset: i64, b: ProducerBatch) -> Verdict {
-        let verdict = states.judge(b);
+        let verdict = judge(states, b);
         if verdict == Verdict::Append {
             states.appended(b, offset, 0);
         }
@@ -153,15 +211,15 @@ mod tests {
             assert_eq!(append(&mut states, i.into(), batch(0, i, 1)), Verdict::Append);
         }
         for i in 1..6 {
-            let verdict = states.judge(batch(0, i, 1));
+            let verdict = judge(&states, batch(0, i, 1));
             assert!(
                 matches!(verdict, Verdict::Duplicate(d) if d.base_offset == i64::from(i)),
                 "{i}: {verdict:?}"
             );
         }
         let refused = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
-        assert_eq!(states.judge(batch(0, 0, 1)), refused);
-        assert_eq!(states.judge(batch(0, 4, 2)), refused, "another range is no duplicate");
+        assert_eq!(judge(&states, batch(0, 0, 1)), refused);
+        assert_eq!(judge(&states, batch(0, 4, 2)), refused, "another range is no duplicate");
     }
 
     #[test]
@@ -186,7 +244,7 @@ mod tests {
         let mut states = ProducerStates::default();
         assert_eq!(append(&mut states, 0, across), Verdict::Append);
         assert_eq!(append(&mut states, 5, batch(0, 2, 1)), Verdict::Append);
-        assert!(matches!(states.judge(across), Verdict::Duplicate(_)));
+        assert!(matches!(judge(&states, across), Verdict::Duplicate(_)));
     }
 
     #[test]
@@ -195,5 +253,65 @@ mod tests {
         assert_eq!(append(&mut states, 0, batch(0, 0, 1)), Verdict::Append);
         states.forget_all();
         assert_eq!(append(&mut states, 1, batch(0, 77, 1)), Verdict::Append);
+    }
+
+    #[test]
+    fn a_producer_is_forgotten_by_the_time_of_its_last_records() {
+        let mut states = ProducerStates::default();
+        states.appended(batch(0, 0, 1), 0, 5_000);
+        states.appended(batch(0, 1, 1), 1, 1_000);
+        states.forget_older(2_999, 2_000);
+        let refused = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        assert_eq!(judge(&states, batch(0, 9, 1)), refused);
+        states.forget_older(3_000, 2_000);
+        assert_eq!(judge(&states, batch(0, 9, 1)), Verdict::Append);
+    }
+
+    #[test]
+    fn a_snapshot_has_the_last_batch_alone() {
+        let mut states = ProducerStates::default();
+        append(&mut states, 0, batch(0, 0, 1));
+        append(&mut states, 1, batch(0, 1, 1));
+        states.keep_last_batches();
+        assert!(matches!(judge(&states, batch(0, 1, 1)), Verdict::Duplicate(_)));
+        let refused = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        assert_eq!(judge(&states, batch(0, 0, 1)), refused);
+        assert_eq!(judge(&states, batch(0, 2, 1)), Verdict::Append);
+    }
+
+    #[test]
+    fn older_leaders_judge_by_their_own_rules() {
+        use crate::testing::model::Release;
+        let mut states = ProducerStates::default();
+        for i in 0..6 {
+            append(&mut states, i.into(), batch(0, i, 1));
+        }
+        let out_of_order = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        let duplicate = Verdict::Refuse(ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+        let unknown = Verdict::Refuse(ErrorCode::UNKNOWN_PRODUCER_ID);
+        let stranger = ProducerBatch { producer_id: 8, ..batch(0, 3, 1) };
+        let outside = batch(0, 0, 2);
+        for (release, of_outside, of_stranger) in [
+            (Release::V0_11, out_of_order, out_of_order),
+            (Release::V1_0, out_of_order, unknown),
+            (Release::V1_1, out_of_order, unknown),
+            (Release::V2_0, out_of_order, unknown),
+            (Release::V2_8, out_of_order, Verdict::Append),
+        ] {
+            let rules = release.producer_rules();
+            assert_eq!(states.judge(outside, &rules, 0), of_outside, "{release:?}");
+            assert_eq!(states.judge(stranger, &rules, 0), of_stranger, "{release:?}");
+            let within = states.judge(batch(0, 3, 1), &rules, 0);
+            let remembers_one = release == Release::V0_11;
+            assert_eq!(matches!(within, Verdict::Duplicate(_)), !remembers_one, "{release:?}");
+            // The records up to 5 are deleted, and with them all that the producer wrote.
+            let forgotten = states.judge(batch(0, 9, 1), &rules, 6);
+            let accepts = release >= Release::V2_8;
+            assert_eq!(forgotten, if accepts { out_of_order } else { of_stranger }, "{release:?}");
+        }
+        let rules = Release::V1_0.producer_rules();
+        states.appended(batch(0, 6, 1), 6, 0);
+        assert_eq!(states.judge(batch(0, 1, 1), &rules, 0), duplicate);
+        assert_eq!(states.judge(batch(0, 0, 1), &rules, 0), out_of_order, "0 is not compared");
     }
 }
