@@ -187,6 +187,8 @@ mod threads; // named threads without signals
 mod time;
 mod types;
 
+#[cfg(all(test, not(loom)))]
+mod sim; // the producer in a simulated world
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -17,11 +17,17 @@ pub(crate) use self::model::{
     Condvar, Mutex, MutexGuard, OnceLock, RwLock, atomic, channel, thread, thread_local,
 };
 
+#[cfg(not(test))]
+pub(crate) use parking_lot::Condvar;
 #[cfg(not(all(test, loom)))]
 pub(crate) use {
-    parking_lot::{Condvar, Mutex, MutexGuard, RwLock},
+    parking_lot::{Mutex, MutexGuard, RwLock},
     std::{sync::OnceLock, thread_local},
 };
+
+/// Waits in the simulator, on its threads.
+#[cfg(all(test, not(loom)))]
+pub(crate) use crate::sim::condvar::Condvar;
 
 /// Atomics; a `static` takes std's own, which can be made at compile time.
 #[cfg(not(all(test, loom)))]

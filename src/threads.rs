@@ -15,6 +15,8 @@ pub(crate) fn spawn_named<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let _blocked = SignalsBlocked::enter()?;
+    #[cfg(all(test, not(loom)))]
+    let body = crate::sim::adopt(&name, body);
     Builder::new().name(name).spawn(body)
 }
 

@@ -63,8 +63,12 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The machine's clock; the simulated one on a simulated thread.
     pub(crate) fn system() -> Self {
+        #[cfg(all(test, not(loom)))]
+        if let Some(clock) = crate::sim::clock() {
+            return clock;
+        }
         Self::System { start: Instant::now() }
     }
 

@@ -13,7 +13,7 @@ use crate::completion::{CallbackExecutor, Executor, ExecutorKind, Slots};
 use crate::config::{MetadataRecoveryStrategy, ProducerBuilder, ProducerConfig};
 use crate::error::Error;
 use crate::metadata::{Metadata, MetadataSettings};
-use crate::network::{MioNet, SocketOptions};
+use crate::network::{MioNet, Net, SocketOptions, Wake};
 use crate::random::Random;
 use crate::sender::thread::{self, Ending};
 use crate::sender::{Sender, SenderConfig};
@@ -75,6 +75,14 @@ impl ProducerBuilder {
     pub fn build(&self) -> Result<KafkaProducer, Error> {
         start(self.build_config()?, &self.parts)
     }
+
+    #[cfg(test)]
+    pub(crate) fn build_in<N: Net + Send + 'static>(
+        &self,
+        surroundings: Surroundings<N>,
+    ) -> Result<KafkaProducer, Error> {
+        start_in(self.build_config()?, &self.parts, surroundings)
+    }
 }
 
 impl KafkaProducer {
@@ -104,18 +112,39 @@ impl KafkaProducer {
     }
 }
 
+/// What a producer lives in: the machine, or a simulated world.
+pub(crate) struct Surroundings<N> {
+    pub(crate) clock: Clock,
+    pub(crate) net: N,
+    /// Ends the net's poll.
+    pub(crate) waker: Arc<dyn Wake>,
+    pub(crate) resolver: ThreadResolver,
+    /// Decides what is left to chance.
+    pub(crate) seed: u64,
+}
+
 fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> {
-    let system = |error: std::io::Error| {
-        Error::Config(format!("the system refuses what a producer needs: {error}").into())
-    };
     let clock = Clock::system();
+    let (net, waker) = MioNet::new(clock.clone()).map_err(refused_by_system)?;
+    let seed = seed(&clock, Process::current());
+    let resolver = ThreadResolver::new(Arc::clone(&waker) as _);
+    start_in(config, parts, Surroundings { clock, net, waker, resolver, seed })
+}
+
+fn refused_by_system(error: std::io::Error) -> Error {
+    Error::Config(format!("the system refuses what a producer needs: {error}").into())
+}
+
+/// Starts a producer anywhere.
+pub(crate) fn start_in<N: Net + Send + 'static>(
+    config: ProducerConfig,
+    parts: &Parts,
+    surroundings: Surroundings<N>,
+) -> Result<KafkaProducer, Error> {
+    let Surroundings { clock, net, waker, resolver, seed } = surroundings;
     let process = Process::current();
     let name = client_id(&config);
-    let (net, waker) = MioNet::new(clock.clone()).map_err(system)?;
-    let bell = {
-        let waker = Arc::clone(&waker);
-        Arc::new(move || waker.wake())
-    };
+    let bell = Arc::new(move || waker.wake());
     let inbox = Arc::new(Inbox::new(bell, process));
     let memory = usize::try_from(config.buffer_memory).unwrap_or(usize::MAX);
     let accumulator = Arc::new(RecordAccumulator::new(
@@ -132,11 +161,10 @@ fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> 
         Some(Callbacks::Inline) => ExecutorKind::Inline,
         Some(Callbacks::Executor(executor)) => ExecutorKind::Custom(executor),
     };
-    let executor = Arc::new(CallbackExecutor::start(kind, &name, slots).map_err(system)?);
+    let executor =
+        Arc::new(CallbackExecutor::start(kind, &name, slots).map_err(refused_by_system)?);
     let metadata = Metadata::new(metadata_settings(&config));
     let cell = Arc::clone(metadata.cell());
-    let seed = seed(&clock, process);
-    let resolver = ThreadResolver::new(waker);
     let resolver_thread = resolver.thread();
     let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed));
     let sender = Sender::new(
@@ -150,7 +178,7 @@ fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> 
     let ending = Arc::new(Ending::default());
     let thread =
         thread::start(&name, sender, clock.clone(), Arc::clone(&executor), Arc::clone(&ending))
-            .map_err(system)?;
+            .map_err(refused_by_system)?;
     let core = Core {
         accumulator,
         metadata: cell,

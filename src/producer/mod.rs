@@ -25,6 +25,8 @@ use std::time::Duration;
 
 pub use self::build::Callbacks;
 pub(crate) use self::build::Parts;
+#[cfg(test)]
+pub(crate) use self::build::Surroundings;
 pub use self::close::CloseReport;
 use self::core::Core;
 pub use self::record::{ProducerRecord, TopicRecord};

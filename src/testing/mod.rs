@@ -4,8 +4,8 @@
 //! [`TestCluster`] is all there is to know at first; [`Fault`] makes it misbehave.
 
 mod cluster; // the public face
-mod faults; // what is done to which requests
-mod model; // what a cluster answers, without any I/O
+pub(crate) mod faults; // what is done to which requests
+pub(crate) mod model; // what a cluster answers, without any I/O
 mod server; // sockets and threads
 
 pub use self::cluster::{Api, TestCluster, TestClusterBuilder};

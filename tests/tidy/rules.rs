@@ -25,6 +25,7 @@ const IMPORTS: &[(&str, bool, &[&str])] = &[
     ("sender", true, SENDER),
     ("producer", true, PRODUCER),
     ("testing", true, &["producer", "protocol", "record"]),
+    ("sim", true, &[]), // tests only
     ("config", true, &["producer"]),
     ("error", false, &["protocol", "types"]),
     ("threads", false, &["error", "sync"]),
@@ -118,7 +119,7 @@ const BANS: &[Ban] = &[
     },
     Ban {
         patterns: &["parking_lot"],
-        home: &["src/sync.rs"],
+        home: &["src/sync.rs", "src/sim/condvar.rs"],
         instead: "locks come from crate::sync",
         ..BAN
     },
@@ -152,6 +153,8 @@ const BANS: &[Ban] = &[
     },
     Ban {
         patterns: &["println!", "print!", "eprintln!", "eprint!", "io::stdout", "io::stderr"],
+        // Figures and logs of long runs, which are asked for by hand.
+        home: &["src/sim/tests.rs"],
         instead: "log",
         ..BAN
     },

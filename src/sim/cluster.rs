@@ -1,0 +1,213 @@
+//! The brokers: the pure model of `testing`, which is checked against a real Kafka, behind
+//! simulated connections. Requests of a connection are carried out one after the other.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::plan::Plan;
+use super::world::{Event, State};
+use crate::testing::TopicConfig;
+use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
+use crate::testing::model::{Broker, Keep, Model, Reply, Settings, parse};
+use crate::time::ManualClock;
+
+/// The port that all brokers listen at.
+pub(super) const PORT: u16 = 9092;
+
+/// What brokers do at a moment.
+pub(super) enum ClusterEvent {
+    /// A request's turn has come.
+    Execute { conn: usize, frame: Vec<u8>, plan: Box<FaultPlan> },
+    /// The last request is dealt with, and the next one may be read.
+    Next { conn: usize },
+}
+
+/// A broker's end of a connection.
+#[derive(Default)]
+pub(super) struct ServerEnd {
+    /// Bytes that have come and are not used yet.
+    unread: Vec<u8>,
+    /// A request is being carried out, or the client is being paused.
+    busy: bool,
+    /// Takes what comes and does nothing about it.
+    silent: bool,
+}
+
+pub(super) struct Cluster {
+    pub(super) model: Model,
+    pub(super) faults: Faults,
+    /// The least and the most that a request takes.
+    work: (Duration, Duration),
+}
+
+/// The broker's address: its id is the last part.
+pub(super) fn host(broker: i32) -> String {
+    format!("10.0.0.{broker}")
+}
+
+pub(super) fn broker_at(addr: SocketAddr) -> i32 {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.octets()[..3] == Ipv4Addr::new(10, 0, 0, 0).octets()[..3] => {
+            i32::from(ip.octets()[3])
+        }
+        _ => -1,
+    }
+}
+
+impl Cluster {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let broker = |id: i32| Broker {
+            host: host(id).into(),
+            port: PORT,
+            rack: None,
+            alive: true,
+            versions: Model::default_versions(),
+        };
+        let brokers: BTreeMap<_, _> = (1..=plan.brokers).map(|id| (id, broker(id))).collect();
+        let settings = Settings {
+            auto_create: false,
+            default_topic: TopicConfig::new(1),
+            keep: Keep::Records,
+        };
+        let mut model = Model::new(settings, brokers);
+        for (name, config) in &plan.topics {
+            model.create_topic(name, config.clone());
+        }
+        Self { model, faults: Faults::default(), work: plan.work }
+    }
+}
+
+impl State {
+    /// What becomes of an attempt to connect; none if it never ends.
+    pub(super) fn answer_to_connect(&mut self, broker: i32) -> Option<Result<(), ErrorKind>> {
+        match self.cluster.model.brokers().get(&broker) {
+            Some(broker) if broker.alive => Some(Ok(())),
+            _ => Some(Err(ErrorKind::ConnectionRefused)),
+        }
+    }
+
+    fn server(&mut self, conn: usize) -> Option<&mut ServerEnd> {
+        self.net.conns.get_mut(&conn)?.server.as_mut()
+    }
+
+    /// Bytes of a client have come.
+    pub(super) fn on_bytes(&mut self, conn: usize, bytes: Vec<u8>) {
+        let count = bytes.len();
+        match self.server(conn) {
+            // The broker knows of no such connection.
+            None => self.end_down(conn, Duration::ZERO, Err(ErrorKind::ConnectionReset)),
+            Some(server) => {
+                server.unread.extend(bytes);
+                self.give_room(conn, count);
+                self.read_request(conn);
+            }
+        }
+    }
+
+    pub(super) fn on_client_gone(&mut self, conn: usize) {
+        // Requests that have come whole are carried out all the same.
+        let is_busy = self.server(conn).is_some_and(|server| server.busy);
+        if !is_busy {
+            if let Some(conn) = self.net.conns.get_mut(&conn) {
+                conn.server = None;
+            }
+        }
+    }
+
+    /// Takes the next request up, if it is there and it is its turn.
+    fn read_request(&mut self, conn: usize) {
+        let broker = self.net.conns.get(&conn).map_or(-1, |conn| conn.broker);
+        let Some(server) = self.server(conn).filter(|s| !s.busy && !s.silent) else { return };
+        let Some(length) = server.unread.first_chunk::<4>() else { return };
+        let length = u32::from_be_bytes(*length) as usize;
+        if server.unread.len() < 4 + length {
+            return;
+        }
+        server.busy = true;
+        let frame: Vec<u8> = server.unread.drain(..4 + length).skip(4).collect();
+        let Some(parsed) = parse(&self.cluster.model, broker, &frame) else {
+            return self.end_down(conn, Duration::ZERO, Ok(()));
+        };
+        let target = parsed.target(&self.cluster.model, broker);
+        let plan = self.cluster.faults.plan(&target);
+        let (least, most) = self.cluster.work;
+        let spread = usize::try_from((most - least).as_nanos()).unwrap_or(usize::MAX);
+        let work = least + Duration::from_nanos(self.random.below(spread + 1) as u64);
+        let after = work + plan.delay_before;
+        let event = ClusterEvent::Execute { conn, frame, plan: Box::new(plan) };
+        self.schedule(after, Event::Cluster(event));
+    }
+
+    pub(super) fn on_cluster_event(&mut self, event: ClusterEvent) {
+        match event {
+            ClusterEvent::Execute { conn, frame, plan } => self.execute(conn, &frame, &plan),
+            ClusterEvent::Next { conn } => {
+                if let Some(server) = self.server(conn) {
+                    server.busy = false;
+                    self.read_request(conn);
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, conn: usize, frame: &[u8], plan: &FaultPlan) {
+        let broker = self.net.conns.get(&conn).map_or(-1, |conn| conn.broker);
+        if self.server(conn).is_none() {
+            return;
+        }
+        if let Some(cut) = plan.cut_before {
+            return self.cut(conn, cut);
+        }
+        let Some(parsed) = parse(&self.cluster.model, broker, frame) else {
+            return self.end_down(conn, Duration::ZERO, Ok(()));
+        };
+        let now_ms = ManualClock::WALL_START + (self.now.as_nanos() / 1_000_000) as i64;
+        let now = self.now;
+        self.trace.note(now, "request", [conn as u64, frame.len() as u64], || {
+            (format!("c{conn}"), format!("broker {broker}: {:?}", parsed.key))
+        });
+        let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
+        if let Some(cut) = plan.cut_after {
+            return self.cut(conn, cut);
+        }
+        self.reply(conn, reply, plan);
+    }
+
+    fn cut(&mut self, conn: usize, cut: Cut) {
+        match cut {
+            Cut::Disconnect => self.end_down(conn, Duration::ZERO, Ok(())),
+            Cut::Silence => {
+                if let Some(server) = self.server(conn) {
+                    server.silent = true;
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, conn: usize, reply: Reply, plan: &FaultPlan) {
+        let after = plan.delay_after;
+        match reply {
+            Reply::Frame(mut frame) => match plan.mangle {
+                Some(Mangle::Truncate(bytes)) => {
+                    frame.truncate(bytes);
+                    self.send_down(conn, after, frame);
+                    return self.end_down(conn, after, Ok(()));
+                }
+                Some(Mangle::Garbage) => {
+                    frame.iter_mut().skip(8).for_each(|byte| *byte = 0xff);
+                    self.send_down(conn, after, frame);
+                }
+                Some(Mangle::Oversize) => {
+                    self.send_down(conn, after, i32::MAX.to_be_bytes().to_vec());
+                }
+                None => self.send_down(conn, after, frame),
+            },
+            Reply::Nothing => {}
+            Reply::Close => return self.end_down(conn, after, Ok(())),
+        }
+        // As in Kafka, the answer is not held back, but nothing is read for so long.
+        self.schedule(after + plan.throttle, Event::Cluster(ClusterEvent::Next { conn }));
+    }
+}

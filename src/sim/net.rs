@@ -1,0 +1,473 @@
+//! `Net` as TCP behaves: each direction of a connection an ordered stream of bytes that takes its
+//! time, a send buffer that fills up, edges that are told once, and the ways in which connections
+//! end. The brokers at the other end are in `cluster`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::plan::Plan;
+use super::world::{Event, On, State, World, seat};
+use crate::network::{ConnectionId, Net, Readiness, SocketOptions, Wake};
+use crate::sync::Arc;
+use crate::time::MonoTime;
+
+/// What happens to a connection at a moment.
+pub(super) enum NetEvent {
+    /// The attempt to connect is decided.
+    Connected { conn: usize, result: Result<(), ErrorKind> },
+    /// Bytes of the client's reach the broker.
+    Arrive { conn: usize, bytes: Vec<u8> },
+    /// Bytes of the broker's reach the client.
+    Deliver { conn: usize, bytes: Vec<u8> },
+    /// The broker's end of the stream, or a reset, reaches the client.
+    End { conn: usize, end: Result<(), ErrorKind> },
+    /// The client's end of the stream reaches the broker.
+    ClientGone { conn: usize },
+}
+
+/// How the network is: chosen by the seed.
+#[derive(Clone, Debug)]
+pub(super) struct Weather {
+    /// The least and the most that bytes take one way.
+    pub(super) latency: (Duration, Duration),
+    /// Bytes that a connection holds between the client's write and the broker's read.
+    pub(super) room: usize,
+    /// One call in so many writes or reads less than it could; 0 for none.
+    pub(super) short: usize,
+    /// One poll in so many tells an edge that is none; 0 for none.
+    pub(super) spurious: usize,
+    /// One call in so many lets other threads run in the middle of the sender's turn; 0 for none.
+    pub(super) preempt: usize,
+}
+
+/// All connections, by id.
+pub(super) struct Network {
+    pub(super) weather: Weather,
+    pub(super) conns: BTreeMap<usize, Conn>,
+    made: usize,
+    /// The bell was rung since the last poll.
+    rung: bool,
+    pub(super) polls: u64,
+    /// Polls since the clock last moved or something happened.
+    idle_polls: u32,
+    last_poll: MonoTime,
+}
+
+/// One connection, both its ends.
+pub(super) struct Conn {
+    pub(super) broker: i32,
+    pub(super) client: Option<ClientEnd>,
+    pub(super) server: Option<super::cluster::ServerEnd>,
+    /// Nothing gets through any more, in either direction.
+    pub(super) hole: bool,
+    /// When the last bytes sent will have arrived, up and down: order is kept.
+    up_until: MonoTime,
+    down_until: MonoTime,
+}
+
+/// What the client's kernel knows.
+pub(super) struct ClientEnd {
+    /// None until the attempt is decided.
+    connected: Option<Result<(), ErrorKind>>,
+    pub(super) inbound: VecDeque<u8>,
+    end: Option<Result<(), ErrorKind>>,
+    /// Bytes that a write may still put into the send buffer.
+    room: usize,
+    /// The last read, or write, said `WouldBlock`: an edge may come.
+    read_blocked: bool,
+    write_blocked: bool,
+    readable_edge: bool,
+    writable_edge: bool,
+}
+
+impl ClientEnd {
+    fn readable(&mut self) {
+        self.readable_edge |= std::mem::take(&mut self.read_blocked);
+    }
+
+    fn writable(&mut self) {
+        self.writable_edge |= std::mem::take(&mut self.write_blocked);
+    }
+}
+
+impl Network {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            weather: plan.weather.clone(),
+            conns: BTreeMap::new(),
+            made: 0,
+            rung: false,
+            polls: 0,
+            idle_polls: 0,
+            last_poll: MonoTime::ZERO,
+        }
+    }
+}
+
+/// A port on the world, as the selector has it.
+pub(super) struct SimNet(pub(super) Arc<World>);
+
+/// What ends the sender's poll.
+pub(super) struct SimBell(pub(super) Arc<World>);
+
+impl Wake for SimBell {
+    fn wake(&self) {
+        let mut state = self.0.lock();
+        state.net.rung = true;
+        state.notify(On::Net, 1);
+    }
+}
+
+impl SimNet {
+    /// In the middle of the sender's turn other threads may run.
+    fn preempt(&self) {
+        let preempted = {
+            let mut state = self.0.lock();
+            let one_in = state.net.weather.preempt;
+            one_in > 0 && state.random.below(one_in) == 0
+        };
+        if let (true, Some(seat)) = (preempted, seat()) {
+            seat.yield_now();
+        }
+    }
+
+    fn with<R>(
+        &self,
+        id: ConnectionId,
+        f: impl FnOnce(&mut State, usize) -> io::Result<R>,
+    ) -> io::Result<R> {
+        f(&mut self.0.lock(), id.0)
+    }
+}
+
+impl Net for SimNet {
+    fn connect(&mut self, addr: SocketAddr, _: &SocketOptions) -> io::Result<ConnectionId> {
+        self.preempt();
+        let mut state = self.0.lock();
+        state.connect(addr)
+    }
+
+    fn finish_connect(&mut self, id: ConnectionId) -> io::Result<bool> {
+        self.with(id, |state, id| match state.client(id).connected {
+            None => Ok(false),
+            Some(Ok(())) => Ok(true),
+            Some(Err(kind)) => Err(kind.into()),
+        })
+    }
+
+    fn read(&mut self, id: ConnectionId, buf: &mut [u8]) -> io::Result<usize> {
+        self.preempt();
+        self.with(id, |state, id| state.read(id, buf))
+    }
+
+    fn write_vectored(&mut self, id: ConnectionId, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.preempt();
+        self.with(id, |state, id| state.write(id, bufs))
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        self.0.lock().close(id.0);
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<Readiness>,
+    ) -> io::Result<MonoTime> {
+        let Some(seat) = seat() else { return Err(ErrorKind::Other.into()) };
+        let until = {
+            let mut state = self.0.lock();
+            state.note_poll(timeout);
+            timeout.map_or(MonoTime::MAX, |timeout| state.now + timeout)
+        };
+        let blocks = {
+            let state = self.0.lock();
+            !state.net.rung && state.now < until && !state.has_edges()
+        };
+        if blocks {
+            seat.park(On::Net, until);
+        } else {
+            seat.yield_now();
+        }
+        let mut state = self.0.lock();
+        state.net.rung = false;
+        state.take_edges(ready);
+        Ok(state.now)
+    }
+}
+
+impl State {
+    fn conn(&mut self, id: usize) -> &mut Conn {
+        self.net.conns.get_mut(&id).expect("a connection that was made")
+    }
+
+    fn client(&mut self, id: usize) -> &mut ClientEnd {
+        self.conn(id).client.as_mut().expect("a connection that the client has not closed")
+    }
+
+    /// How long bytes take one way, this time.
+    pub(super) fn latency(&mut self) -> Duration {
+        let (least, most) = self.net.weather.latency;
+        let spread = usize::try_from((most - least).as_nanos()).unwrap_or(usize::MAX);
+        least + Duration::from_nanos(self.random.below(spread + 1) as u64)
+    }
+
+    pub(super) fn chance(&mut self, one_in: usize) -> bool {
+        one_in > 0 && self.random.below(one_in) == 0
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
+        self.net.made += 1;
+        let id = self.net.made;
+        let broker = super::cluster::broker_at(addr);
+        let now = self.now;
+        let room = self.net.weather.room;
+        self.trace.note(now, "connect", [id as u64, 0], || {
+            (format!("c{id}"), format!("to broker {broker}"))
+        });
+        let client = ClientEnd {
+            connected: None,
+            inbound: VecDeque::new(),
+            end: None,
+            room,
+            read_blocked: true,
+            write_blocked: true,
+            readable_edge: false,
+            writable_edge: false,
+        };
+        let conn = Conn {
+            broker,
+            client: Some(client),
+            server: None,
+            hole: false,
+            up_until: now,
+            down_until: now,
+        };
+        self.net.conns.insert(id, conn);
+        let round_trip = self.latency() + self.latency();
+        if let Some(result) = self.answer_to_connect(broker) {
+            let event = NetEvent::Connected { conn: id, result };
+            self.schedule(round_trip, Event::Net(event));
+        }
+        Ok(ConnectionId(id))
+    }
+
+    fn read(&mut self, id: usize, buf: &mut [u8]) -> io::Result<usize> {
+        let short = self.net.weather.short;
+        let is_short = self.chance(short);
+        let draw = self.random.next_u64() as usize;
+        let now = self.now;
+        let client = self.client(id);
+        if client.inbound.is_empty() {
+            return match client.end {
+                Some(Ok(())) => Ok(0),
+                Some(Err(kind)) => Err(kind.into()),
+                None => {
+                    client.read_blocked = true;
+                    Err(ErrorKind::WouldBlock.into())
+                }
+            };
+        }
+        let mut n = buf.len().min(client.inbound.len());
+        if is_short {
+            n = 1 + draw % n;
+        }
+        for (to, from) in buf.iter_mut().zip(client.inbound.drain(..n)) {
+            *to = from;
+        }
+        self.trace
+            .note(now, "read", [id as u64, n as u64], || (format!("c{id}"), format!("{n} bytes")));
+        Ok(n)
+    }
+
+    fn write(&mut self, id: usize, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let short = self.net.weather.short;
+        let is_short = self.chance(short);
+        let draw = self.random.next_u64() as usize;
+        let latency = self.latency();
+        let now = self.now;
+        let conn = self.conn(id);
+        let hole = conn.hole;
+        let client = conn.client.as_mut().expect("a connection that the client has not closed");
+        if let Some(Err(kind)) = client.end {
+            return Err(if kind == ErrorKind::ConnectionReset {
+                ErrorKind::BrokenPipe
+            } else {
+                kind
+            }
+            .into());
+        }
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let mut n = total.min(client.room);
+        if n == 0 {
+            client.write_blocked = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if is_short {
+            n = 1 + draw % n;
+        }
+        client.room -= n;
+        let mut bytes = Vec::with_capacity(n);
+        for buf in bufs {
+            let take = buf.len().min(n - bytes.len());
+            bytes.extend_from_slice(&buf[..take]);
+        }
+        let at = (now + latency).max(conn.up_until);
+        conn.up_until = at;
+        if !hole {
+            self.schedule_at(at, Event::Net(NetEvent::Arrive { conn: id, bytes }));
+        }
+        self.trace.note(now, "write", [id as u64, n as u64], || {
+            (format!("c{id}"), format!("{n} of {total} bytes"))
+        });
+        Ok(n)
+    }
+
+    /// The client closes: what it has sent still arrives.
+    fn close(&mut self, id: usize) {
+        let now = self.now;
+        let latency = self.latency();
+        self.trace.note(now, "close", [id as u64, 0], || (format!("c{id}"), String::new()));
+        let conn = self.conn(id);
+        conn.client = None;
+        let at = (now + latency).max(conn.up_until);
+        if !conn.hole {
+            self.schedule_at(at, Event::Net(NetEvent::ClientGone { conn: id }));
+        }
+    }
+
+    /// The broker sends bytes, `after` from now.
+    pub(super) fn send_down(&mut self, id: usize, after: Duration, bytes: Vec<u8>) {
+        if let Some(at) = self.down_at(id, after) {
+            self.schedule_at(at, Event::Net(NetEvent::Deliver { conn: id, bytes }));
+        }
+    }
+
+    /// The broker closes (`Ok`) or resets the connection, `after` from now.
+    pub(super) fn end_down(&mut self, id: usize, after: Duration, end: Result<(), ErrorKind>) {
+        self.conn(id).server = None;
+        if let Some(at) = self.down_at(id, after) {
+            self.schedule_at(at, Event::Net(NetEvent::End { conn: id, end }));
+        }
+    }
+
+    fn down_at(&mut self, id: usize, after: Duration) -> Option<MonoTime> {
+        let at = self.now + after + self.latency();
+        let conn = self.conn(id);
+        conn.down_until = conn.down_until.max(at);
+        (!conn.hole).then_some(conn.down_until)
+    }
+
+    /// The broker has read so many bytes: the client may write as many more.
+    pub(super) fn give_room(&mut self, id: usize, bytes: usize) {
+        if let Some(client) = &mut self.conn(id).client {
+            client.room += bytes;
+            client.writable();
+            self.edges_came();
+        }
+    }
+
+    pub(super) fn on_net_event(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Connected { conn, result } => self.on_connected(conn, result),
+            NetEvent::Arrive { conn, bytes } => {
+                if !self.conn(conn).hole {
+                    self.on_bytes(conn, bytes);
+                }
+            }
+            NetEvent::ClientGone { conn } => self.on_client_gone(conn),
+            NetEvent::Deliver { conn, bytes } => {
+                let it = self.conn(conn);
+                if let (false, Some(client)) = (it.hole, &mut it.client) {
+                    if client.end.is_none() {
+                        client.inbound.extend(bytes);
+                        client.readable();
+                    }
+                }
+            }
+            NetEvent::End { conn, end } => {
+                let it = self.conn(conn);
+                if let (false, Some(client)) = (it.hole, &mut it.client) {
+                    if client.end.is_none() {
+                        if end.is_err() {
+                            // A reset drops what was not read yet.
+                            client.inbound.clear();
+                        }
+                        client.end = Some(end);
+                        client.readable();
+                        client.writable();
+                    }
+                }
+                let now = self.now;
+                self.trace.note(now, "end", [conn as u64, 0], || {
+                    (format!("c{conn}"), format!("{end:?}"))
+                });
+            }
+        }
+        self.edges_came();
+    }
+
+    fn on_connected(&mut self, conn: usize, result: Result<(), ErrorKind>) {
+        let it = self.conn(conn);
+        let broker = it.broker;
+        let Some(client) = &mut it.client else { return };
+        client.connected = Some(result);
+        client.readable_edge = result.is_err();
+        client.writable_edge = true;
+        if result.is_ok() {
+            it.server = Some(super::cluster::ServerEnd::default());
+        }
+        let now = self.now;
+        self.trace.note(now, "connected", [conn as u64, u64::from(result.is_ok())], || {
+            (format!("c{conn}"), format!("to broker {broker}: {result:?}"))
+        });
+    }
+
+    fn edges_came(&mut self) {
+        if self.has_edges() {
+            self.notify(On::Net, 1);
+        }
+    }
+
+    fn has_edges(&self) -> bool {
+        let mut clients = self.net.conns.values().filter_map(|conn| conn.client.as_ref());
+        clients.any(|client| client.readable_edge || client.writable_edge)
+    }
+
+    fn take_edges(&mut self, ready: &mut Vec<Readiness>) {
+        let spurious = self.net.weather.spurious;
+        let spurious = self.chance(spurious);
+        let before = ready.len();
+        for (id, conn) in &mut self.net.conns {
+            let Some(client) = &mut conn.client else { continue };
+            let readable = std::mem::take(&mut client.readable_edge);
+            let writable = std::mem::take(&mut client.writable_edge);
+            if readable || writable || spurious {
+                let (readable, writable) = (readable || spurious, writable || spurious);
+                ready.push(Readiness { id: ConnectionId(*id), readable, writable });
+            }
+        }
+        if ready.len() > before {
+            self.net.idle_polls = 0;
+        }
+    }
+
+    /// The sender must not spin.
+    fn note_poll(&mut self, timeout: Option<Duration>) {
+        const MOST_AT_ONCE: u32 = 2000;
+        self.net.polls += 1;
+        if self.now > self.net.last_poll || self.net.rung {
+            self.net.idle_polls = 0;
+        }
+        self.net.last_poll = self.now;
+        self.net.idle_polls += 1;
+        if self.net.idle_polls > MOST_AT_ONCE {
+            self.fail(|| format!("the sender spins: {MOST_AT_ONCE} turns without a cause"));
+        }
+        let now = self.now;
+        let nanos = timeout.map_or(u64::MAX, |timeout| timeout.as_nanos() as u64);
+        self.trace.note(now, "poll", [nanos, 0], || ("sender".into(), format!("{timeout:?}")));
+    }
+}
