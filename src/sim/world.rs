@@ -325,8 +325,8 @@ impl State {
             let runnable = self.threads.iter().filter(|thread| is_runnable(thread)).count();
             if runnable > 0 {
                 let chosen = self.random.below(runnable);
-                let ids = (0..self.threads.len()).filter(|id| is_runnable(&self.threads[*id]));
-                return Next::Run(ids.skip(chosen).next().unwrap_or_default());
+                let mut ids = (0..self.threads.len()).filter(|id| is_runnable(&self.threads[*id]));
+                return Next::Run(ids.nth(chosen).unwrap_or_default());
             }
             if self.threads.iter().all(|thread| thread.state == ThreadState::Ended) {
                 return Next::Over;
