@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::world::{Event, State};
 use crate::testing::TopicConfig;
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
-use crate::testing::model::{Broker, Keep, Model, Reply, Settings, parse};
+use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
 use crate::time::ManualClock;
 
 /// The port that all brokers listen at.
@@ -58,19 +58,9 @@ pub(super) fn broker_at(addr: SocketAddr) -> i32 {
 
 impl Cluster {
     pub(super) fn new(plan: &Plan) -> Self {
-        let broker = |id: i32| Broker {
-            host: host(id).into(),
-            port: PORT,
-            rack: None,
-            alive: true,
-            versions: Model::default_versions(),
-        };
+        let broker = |id| Broker::new(Release::default(), &host(id), PORT);
         let brokers: BTreeMap<_, _> = (1..=plan.brokers).map(|id| (id, broker(id))).collect();
-        let settings = Settings {
-            auto_create: false,
-            default_topic: TopicConfig::new(1),
-            keep: Keep::Records,
-        };
+        let settings = Settings { auto_create: false, ..Settings::default() };
         let mut model = Model::new(settings, brokers);
         for (name, config) in &plan.topics {
             model.create_topic(name, config.clone());
@@ -86,6 +76,11 @@ impl State {
             Some(broker) if broker.alive => Some(Ok(())),
             _ => Some(Err(ErrorKind::ConnectionRefused)),
         }
+    }
+
+    /// The brokers' clocks.
+    fn wall_millis(&self) -> i64 {
+        ManualClock::WALL_START + (self.now.as_nanos() / 1_000_000) as i64
     }
 
     fn server(&mut self, conn: usize) -> Option<&mut ServerEnd> {
@@ -131,7 +126,9 @@ impl State {
             return self.end_down(conn, Duration::ZERO, Ok(()));
         };
         let target = parsed.target(&self.cluster.model, broker);
-        let plan = self.cluster.faults.plan(&target);
+        let mut plan = self.cluster.faults.plan(&target);
+        let now_ms = self.wall_millis();
+        self.cluster.model.throttle(broker, &parsed, frame.len(), now_ms, &mut plan);
         let (least, most) = self.cluster.work;
         let spread = usize::try_from((most - least).as_nanos()).unwrap_or(usize::MAX);
         let work = least + Duration::from_nanos(self.random.below(spread + 1) as u64);
@@ -163,8 +160,7 @@ impl State {
         let Some(parsed) = parse(&self.cluster.model, broker, frame) else {
             return self.end_down(conn, Duration::ZERO, Ok(()));
         };
-        let now_ms = ManualClock::WALL_START + (self.now.as_nanos() / 1_000_000) as i64;
-        let now = self.now;
+        let (now, now_ms) = (self.now, self.wall_millis());
         self.trace.note(now, "request", [conn as u64, frame.len() as u64], || {
             (format!("c{conn}"), format!("broker {broker}: {:?}", parsed.key))
         });
@@ -207,7 +203,6 @@ impl State {
             Reply::Nothing => {}
             Reply::Close => return self.end_down(conn, after, Ok(())),
         }
-        // As in Kafka, the answer is not held back, but nothing is read for so long.
-        self.schedule(after + plan.throttle, Event::Cluster(ClusterEvent::Next { conn }));
+        self.schedule(after + plan.mute, Event::Cluster(ClusterEvent::Next { conn }));
     }
 }
