@@ -21,6 +21,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Connection {
     stream: TcpStream,
     correlation_id: i32,
+    /// Of Metadata requests.
+    pub metadata_version: i16,
+    /// Of InitProducerId requests.
+    pub init_producer_id_version: i16,
 }
 
 /// What a produce request is about, beside its records.
@@ -29,6 +33,7 @@ pub struct Produce<'a> {
     pub version: i16,
     pub acks: i16,
     pub transactional_id: Option<&'a str>,
+    pub timeout_ms: i32,
     pub topic: TopicRef<'a>,
     pub partition: i32,
 }
@@ -37,7 +42,8 @@ impl<'a> Produce<'a> {
     /// Version 12 with acks=all.
     pub fn to(topic: &'a str, partition: i32) -> Self {
         let topic = TopicRef::Name(topic);
-        Self { version: 12, acks: -1, transactional_id: None, topic, partition }
+        let transactional_id = None;
+        Self { version: 12, acks: -1, transactional_id, timeout_ms: 10_000, topic, partition }
     }
 
     /// The whole frame.
@@ -48,7 +54,7 @@ impl<'a> Produce<'a> {
             client_id: Some("raw"),
             transactional_id: self.transactional_id,
             acks: self.acks,
-            timeout_ms: 10_000,
+            timeout_ms: self.timeout_ms,
         };
         let (mut head, mut splits) = (Vec::new(), Vec::new());
         let mut encoder = ProduceRequestEncoder::start(&params, 1, &mut head, &mut splits);
@@ -65,7 +71,7 @@ impl Connection {
         let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, correlation_id: 0 }
+        Self { stream, correlation_id: 0, metadata_version: 12, init_producer_id_version: 4 }
     }
 
     /// Sends bytes as they are.
@@ -135,8 +141,9 @@ impl Connection {
             topics: topics.map(|names| names.iter().map(|name| (*name).into()).collect()),
             allow_auto_topic_creation: create,
         };
-        let body = self.request(ApiKey::Metadata, 12, |out| request.encode(12, out));
-        MetadataResponse::decode(&mut Reader::new(&body.unwrap()), 12).unwrap()
+        let version = self.metadata_version;
+        let body = self.request(ApiKey::Metadata, version, |out| request.encode(version, out));
+        MetadataResponse::decode(&mut Reader::new(&body.unwrap()), version).unwrap()
     }
 
     pub fn init_producer_id(&mut self, id: i64, epoch: i16) -> InitProducerIdResponse {
@@ -146,8 +153,10 @@ impl Connection {
             producer_id: id,
             producer_epoch: epoch,
         };
-        let body = self.request(ApiKey::InitProducerId, 4, |out| request.encode(4, out));
-        InitProducerIdResponse::decode(&mut Reader::new(&body.unwrap()), 4).unwrap()
+        let version = self.init_producer_id_version;
+        let body =
+            self.request(ApiKey::InitProducerId, version, |out| request.encode(version, out));
+        InitProducerIdResponse::decode(&mut Reader::new(&body.unwrap()), version).unwrap()
     }
 
     /// Sends a produce request for one partition and gives its verdict; `None` if the connection
@@ -157,10 +166,15 @@ impl Connection {
         to: &Produce<'_>,
         records: &[u8],
     ) -> Option<PartitionProduceResponse> {
+        let response = self.produce_whole(to, records)?;
+        response.topics.into_iter().next()?.partitions.into_iter().next()
+    }
+
+    /// The same with the whole response.
+    pub fn produce_whole(&mut self, to: &Produce<'_>, records: &[u8]) -> Option<ProduceResponse> {
         self.send_produce(to, records);
         let body = self.response(ApiKey::Produce, to.version)?;
-        let response = ProduceResponse::decode(&mut Reader::new(&body), to.version).unwrap();
-        response.topics.into_iter().next()?.partitions.into_iter().next()
+        Some(ProduceResponse::decode(&mut Reader::new(&body), to.version).unwrap())
     }
 
     pub fn send_produce(&mut self, to: &Produce<'_>, records: &[u8]) {

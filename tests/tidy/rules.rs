@@ -137,6 +137,7 @@ const BANS: &[Ban] = &[
         // a footprint is of a span of time.
         home: &[
             "tests/kafka_harness/",
+            "tests/raw_requests/",
             "tests/real_kafka/",
             "tests/callbacks.rs",
             "tests/footprint/",

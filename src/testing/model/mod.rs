@@ -232,12 +232,15 @@ impl Model {
         self.each_partition(|partition| partition.broker_gone(id));
     }
 
-    /// Brings a broker back; it leads those of its partitions that have no leader.
+    /// Brings a broker back; it leads those of its partitions that have no leader, if it was the
+    /// last that had all their records.
     pub(crate) fn broker_back(&mut self, id: i32) {
         if let Some(broker) = self.brokers.get_mut(&id) {
             broker.alive = true;
         }
-        self.each_partition(|partition| partition.broker_back(id));
+        let alive = self.brokers.iter().filter(|(_, broker)| broker.alive).map(|(id, _)| *id);
+        let alive: Vec<_> = alive.collect();
+        self.each_partition(|partition| partition.broker_back(id, &alive));
     }
 
     /// Makes every partition forget the producers that it knows.

@@ -126,11 +126,16 @@ impl Model {
         verdict
     }
 
-    /// What is acknowledged for all replicas, they have; so has a leader that is alone.
+    /// What is acknowledged for all replicas, they have; so has a leader that is alone. The high
+    /// watermark stands still while too few replicas are in sync (KIP-966).
     fn replicate(&mut self, attempt: &Attempt<'_>) {
-        let partition = self.partition_mut(attempt.topic, attempt.data.index);
-        if let Some(partition) = partition.filter(|p| attempt.acks == -1 || p.in_sync.len() <= 1) {
-            partition.log.replicated();
+        let Some(topic) = self.topics.get_mut(attempt.topic) else { return };
+        let index = usize::try_from(attempt.data.index).ok();
+        if let Some(partition) = index.and_then(|index| topic.partitions.get_mut(index)) {
+            let (in_sync, needed) = (partition.in_sync.len(), partition.min_in_sync(&topic.config));
+            if in_sync >= needed && (attempt.acks == -1 || in_sync <= 1) {
+                partition.log.replicated();
+            }
         }
     }
 
@@ -156,9 +161,8 @@ impl Model {
         if partition.leader != Some(attempt.broker) {
             return Verdict::refused(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
-        let needed = config.min_insync_replicas.min(partition.replicas.len());
         let log_start_offset = partition.log.start_offset;
-        if attempt.acks == -1 && partition.in_sync.len() < needed {
+        if attempt.acks == -1 && partition.in_sync.len() < partition.min_in_sync(config) {
             let refused = Verdict::refused(ErrorCode::NOT_ENOUGH_REPLICAS);
             return Verdict { log_start_offset, ..refused };
         }

@@ -112,7 +112,7 @@ impl Release {
 
     /// What Metadata says of a topic that it has just created.
     pub(crate) fn code_of_new_topic(self) -> ErrorCode {
-        if self >= Self::V2_8 {
+        if self >= Self::V3_9 {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
         } else {
             ErrorCode::LEADER_NOT_AVAILABLE

@@ -169,6 +169,20 @@ fn what_was_not_acknowledged_by_all_can_be_lost_in_a_clean_election() {
 }
 
 #[test]
+fn only_who_was_last_in_sync_may_lead_again() {
+    let mut model = cluster(&[LATEST; 2]);
+    let leader = |model: &Model| model.partition("t", 0).unwrap().leader;
+    model.broker_gone(1);
+    assert_eq!(leader(&model), Some(2));
+    model.broker_gone(2);
+    model.broker_back(1);
+    assert_eq!(leader(&model), None, "broker 1 lacks what broker 2 wrote alone");
+    model.broker_back(2);
+    assert_eq!(leader(&model), Some(2));
+    assert_eq!(model.partition("t", 0).unwrap().in_sync, [1, 2]);
+}
+
+#[test]
 fn acks_1_leaves_the_high_watermark_to_the_followers() {
     let mut model = cluster(&[LATEST; 2]);
     produce_whole(&mut model, (1, NOW_MS), 1, &batch(7, 0, 0, &["v"]), Plan::default());
@@ -176,6 +190,23 @@ fn acks_1_leaves_the_high_watermark_to_the_followers() {
     model.partition_mut("t", 0).unwrap().in_sync = vec![1];
     produce_whole(&mut model, (1, NOW_MS), 1, &batch(7, 0, 1, &["v"]), Plan::default());
     assert_eq!(model.partition("t", 0).unwrap().log.high_watermark(), 2, "the leader is alone");
+}
+
+#[test]
+fn the_high_watermark_stands_still_while_too_few_are_in_sync() {
+    let mut model = cluster(&[LATEST; 2]);
+    model.delete_topic("t");
+    model.create_topic("t", TopicConfig::new(1).min_insync_replicas(2));
+    model.broker_gone(2);
+    produce_whole(&mut model, (1, NOW_MS), 1, &batch(7, 0, 0, &["v"]), Plan::default());
+    let log = |model: &Model| {
+        let log = &model.partition("t", 0).unwrap().log;
+        (log.high_watermark(), log.end_offset)
+    };
+    assert_eq!(log(&model), (0, 1));
+    model.broker_back(2);
+    produce(&mut model, 1, &batch(7, 0, 1, &["v"]));
+    assert_eq!(log(&model), (2, 2));
 }
 
 #[test]
@@ -321,7 +352,7 @@ fn brokers_of_one_cluster_may_be_of_different_releases() {
         let expected = if old { ErrorCode::CORRUPT_MESSAGE } else { ErrorCode::INVALID_RECORD };
         assert_eq!(code(&invalid), expected, "{release:?}");
         let created = metadata(&mut model, broker, &format!("new-{broker}"));
-        let expected = if old {
+        let expected = if release < Release::V3_9 {
             ErrorCode::LEADER_NOT_AVAILABLE
         } else {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION

@@ -103,6 +103,11 @@ impl Partition {
         Self { replicas, in_sync, leader, leader_epoch: 0, log: Log::default() }
     }
 
+    /// How many replicas have to be in sync for an append with acks=all; never more than there are.
+    pub(crate) fn min_in_sync(&self, config: &TopicConfig) -> usize {
+        config.min_insync_replicas.min(self.replicas.len())
+    }
+
     /// A new leader, if it is another one, that has all records.
     pub(crate) fn lead_by(&mut self, leader: Option<i32>) {
         if self.leader != leader {
@@ -133,16 +138,21 @@ impl Partition {
         }
     }
 
-    /// A broker has come back and caught up.
-    pub(crate) fn broker_back(&mut self, broker: i32) {
+    /// A broker has come back; `alive` are all that are there now.
+    ///
+    /// If there is a leader it catches up and is in sync. If there is none it leads, and the others
+    /// follow it, but only if it was in sync when the last leader went: anything else would be an
+    /// unclean election ([`fail_over`](Self::fail_over)).
+    pub(crate) fn broker_back(&mut self, broker: i32, alive: &[i32]) {
         if !self.replicas.contains(&broker) {
             return;
         }
-        if !self.in_sync.contains(&broker) {
-            self.in_sync.push(broker);
-        }
-        if self.leader.is_none() {
+        if self.leader.is_none() && self.in_sync.contains(&broker) {
             self.lead_by(Some(broker));
+            self.in_sync = self.replicas.clone();
+            self.in_sync.retain(|id| alive.contains(id));
+        } else if self.leader.is_some() && !self.in_sync.contains(&broker) {
+            self.in_sync.push(broker);
         }
     }
 }

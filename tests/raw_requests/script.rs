@@ -1,14 +1,4 @@
-//! One script of raw requests, right and wrong, against the test broker and against Kafka 4.3.1.
-//!
-//! Every step says what it expects, so both brokers give the same error codes and offsets, and what
-//! this crate's tests learn from the test broker holds for Kafka too. `kafka_harness` says what
-//! the run against Kafka needs and how to skip or require it.
-
-#![cfg(unix)]
-
-#[allow(dead_code, unused_imports)] // a part of it is used here
-mod kafka_harness;
-mod raw;
+//! What one broker answers to requests alone: versions, malformed batches, sequences, epochs.
 
 use std::time::Instant;
 
@@ -16,51 +6,17 @@ use kafka_producer::ErrorCode;
 use kafka_producer::internal::protocol::{
     ApiKey, PartitionProduceResponse, TopicRef, encode_request_header,
 };
-use kafka_producer::testing::{TestCluster, TopicConfig};
 
-use raw::{Batch, Connection, PATIENCE, Produce};
+use crate::raw::{Batch, Connection, PATIENCE, Produce};
 
 const NONE: ErrorCode = ErrorCode::NONE;
 /// Topics that either broker has: with the defaults; with `max.message.bytes=1000`; compacted;
-/// with LogAppendTime; and with `min.insync.replicas=2` though there is one replica.
-const TOPICS: [&str; 5] = ["plain", "small", "compacted", "append-time", "two-in-sync"];
+/// with LogAppendTime; with `min.insync.replicas=2` though there is one replica; and one that takes
+/// batches larger than its segments, of 1 MiB.
+pub const TOPICS: [&str; 6] =
+    ["plain", "small", "compacted", "append-time", "two-in-sync", "small-segments"];
 
-#[test]
-fn the_test_broker_keeps_to_the_script() {
-    let one = TopicConfig::new(1);
-    let cluster = TestCluster::builder()
-        .topic(TOPICS[0], one.clone())
-        .topic(TOPICS[1], one.clone().max_message_bytes(1000))
-        .topic(TOPICS[2], one.clone().compacted())
-        .topic(TOPICS[3], one.clone().log_append_time())
-        .topic(TOPICS[4], one.min_insync_replicas(2))
-        .start();
-    run_script(cluster.port(1).expect("a port"));
-}
-
-#[test]
-fn kafka_keeps_to_the_script() {
-    let test = "kafka_keeps_to_the_script";
-    let auto_create = [("auto.create.topics.enable", "true")];
-    let Some(cluster) = kafka_harness::Cluster::start_or_skip(test, 1, &auto_create) else {
-        return;
-    };
-    let configs = [
-        None,
-        Some(("max.message.bytes", "1000")),
-        Some(("cleanup.policy", "compact")),
-        Some(("message.timestamp.type", "LogAppendTime")),
-        Some(("min.insync.replicas", "2")),
-    ];
-    for (topic, config) in TOPICS.into_iter().zip(&configs) {
-        cluster.create_topic(topic, 1, 1, config.as_slice());
-    }
-    let bootstrap = cluster.bootstrap();
-    let port = bootstrap.rsplit(':').next().expect("host:port");
-    run_script(port.parse().expect("a number"));
-}
-
-fn run_script(port: u16) {
+pub fn run(port: u16) {
     api_versions(port);
     metadata(port);
     producer_ids(port);
@@ -74,11 +30,11 @@ fn run_script(port: u16) {
 }
 
 /// Sends records to "plain" and gives the verdict.
-fn produce(connection: &mut Connection, batch: &Batch) -> PartitionProduceResponse {
+pub fn produce(connection: &mut Connection, batch: &Batch) -> PartitionProduceResponse {
     produce_to(connection, &Produce::to("plain", 0), &batch.encode())
 }
 
-fn produce_to(
+pub fn produce_to(
     connection: &mut Connection,
     to: &Produce<'_>,
     records: &[u8],
@@ -87,7 +43,7 @@ fn produce_to(
 }
 
 /// Sends a batch that must be refused with this code.
-fn refused(connection: &mut Connection, what: &str, batch: &Batch, code: ErrorCode) {
+pub fn refused(connection: &mut Connection, what: &str, batch: &Batch, code: ErrorCode) {
     refused_bytes(connection, what, &batch.encode(), code);
 }
 
@@ -217,7 +173,7 @@ fn topics_and_acks(port: u16) {
     ];
     let batch = Batch::of(&["a"]).encode();
     for (what, version, topic, partition, acks, code) in steps {
-        let to = Produce { version, acks, transactional_id: None, topic, partition };
+        let to = Produce { version, acks, topic, ..Produce::to("plain", partition) };
         let verdict = produce_to(&mut connection, &to, &batch);
         assert_eq!(verdict.error_code, code, "{what}");
         assert_eq!(verdict.index, partition, "{what}");
@@ -302,6 +258,14 @@ fn sizes_and_times(port: u16) {
     assert_eq!(verdict.log_start_offset, -1);
     let verdict = produce_to(c, &small, &Batch { crc_error: 1, ..over }.encode());
     assert_eq!(verdict.error_code, ErrorCode::MESSAGE_TOO_LARGE, "size is checked first");
+
+    let segments = Produce::to("small-segments", 0);
+    let large = Batch::of(&[&"v".repeat(1 << 20)]).encode();
+    let verdict = produce_to(c, &segments, &large);
+    assert_eq!(verdict.error_code, ErrorCode::RECORD_LIST_TOO_LARGE);
+    assert_eq!(verdict.log_start_offset, -1);
+    let larger = Batch::of(&[&"v".repeat(3 << 20)]).encode();
+    assert_eq!(produce_to(c, &segments, &larger).error_code, ErrorCode::MESSAGE_TOO_LARGE);
 
     let now = Batch::of(&["a", "b", "c"]);
     let hour = 3_600_000;

@@ -1,0 +1,172 @@
+//! A partition on two of three brokers: who leads it, whom it waits for, and what is lost.
+
+use kafka_producer::ErrorCode;
+use kafka_producer::internal::protocol::{
+    MetadataResponsePartition, PartitionProduceResponse, TopicRef,
+};
+
+use crate::raw::{Batch, Connection, Produce};
+use crate::world::{World, leader_of, new_producer_id, partition_when};
+
+const NONE: ErrorCode = ErrorCode::NONE;
+const OUT_OF_ORDER: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+
+/// Topics of one partition and two replicas: with `min.insync.replicas=2`; and one whose leader may
+/// be elected uncleanly.
+pub const STRICT: &str = "strict";
+pub const UNCLEAN: &str = "unclean";
+
+pub fn run(world: &impl World) {
+    hints(world);
+    too_few_replicas(world);
+    clean_election(world);
+    unclean_election(world);
+}
+
+/// The partition, once all is well, and its follower; as the broker `at` sees it.
+fn healthy(world: &impl World, topic: &str, at: i32) -> (MetadataResponsePartition, i32) {
+    let two = |p: &MetadataResponsePartition| p.leader_id >= 0 && p.isr_nodes.len() == 2;
+    let partition = partition_when(world.port(at), topic, "two replicas are in sync", two);
+    let others = partition.replica_nodes.iter().filter(|id| **id != partition.leader_id);
+    let follower = others.copied().next().expect("two replicas");
+    (partition, follower)
+}
+
+fn send(c: &mut Connection, to: &Produce<'_>, batch: &Batch) -> PartitionProduceResponse {
+    c.produce(to, &batch.encode()).expect("the connection stays open")
+}
+
+/// Whoever does not lead the partition says who does (KIP-951), by name and by id of the topic.
+fn hints(world: &impl World) {
+    let (partition, follower) = healthy(world, STRICT, 1);
+    let leader = partition.leader_id;
+    let stranger = 6 - leader - follower; // of 1, 2 and 3
+    let id =
+        Connection::open(world.port(leader)).metadata(Some(&[STRICT]), false).topics[0].topic_id;
+    for broker in [follower, stranger] {
+        for (version, topic) in [(12, TopicRef::Name(STRICT)), (13, TopicRef::Id(id))] {
+            let to = Produce { version, topic, ..Produce::to(STRICT, 0) };
+            let mut connection = Connection::open(world.port(broker));
+            let response = connection.produce_whole(&to, &Batch::of(&["v"]).encode()).unwrap();
+            let verdict = &response.topics[0].partitions[0];
+            assert_eq!(verdict.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER, "broker {broker}");
+            assert_eq!((verdict.base_offset, verdict.log_start_offset), (-1, -1));
+            let hint = verdict.current_leader.expect("a hint");
+            assert_eq!((hint.leader_id, hint.leader_epoch), (leader, partition.leader_epoch));
+            let endpoints = response.node_endpoints.iter();
+            let endpoints: Vec<_> = endpoints.map(|node| (node.node_id, node.port)).collect();
+            assert_eq!(endpoints, [(leader, i32::from(world.port(leader)))]);
+        }
+    }
+}
+
+/// acks=all waits for the replicas in sync, and is not appended once there are too few of them.
+/// (`NOT_ENOUGH_REPLICAS_AFTER_APPEND` is what brokers answered before KIP-966: now the high
+/// watermark stands still in the meantime, and the wait ends with its time.)
+fn too_few_replicas(world: &impl World) {
+    let (partition, follower) = healthy(world, STRICT, 1);
+    let leader = partition.leader_id;
+    let mut connection = Connection::open(world.port(leader));
+    let c = &mut connection;
+    let id = new_producer_id(c);
+    let batch = |sequence| Batch::idempotent(id, 0, sequence, 1);
+    let all = Produce::to(STRICT, 0);
+    let base = send(c, &all, &batch(0)).base_offset;
+
+    let timed_out = ErrorCode::REQUEST_TIMED_OUT;
+    world.hang(follower, STRICT, timed_out);
+    let hasty = Produce { timeout_ms: 300, ..all };
+    let verdict = send(c, &hasty, &batch(1));
+    // The records are in the leader's log, and the answer says where.
+    assert_eq!((verdict.error_code, verdict.base_offset), (timed_out, base + 1));
+    world.fall_behind(STRICT);
+
+    let alone = |p: &MetadataResponsePartition| p.isr_nodes == [leader];
+    partition_when(world.port(leader), STRICT, "the leader is alone in sync", alone);
+    let too_few = ErrorCode::NOT_ENOUGH_REPLICAS;
+    for sequence in [1, 2] {
+        // Before it is known for a duplicate.
+        let verdict = send(c, &all, &batch(sequence));
+        assert_eq!((verdict.error_code, verdict.base_offset), (too_few, -1));
+        assert_eq!(verdict.log_start_offset, 0);
+    }
+    let one = Produce { acks: 1, ..all };
+    let verdict = send(c, &one, &batch(1));
+    assert_eq!((verdict.error_code, verdict.base_offset), (NONE, base + 1));
+
+    world.resume(follower, STRICT);
+    healthy(world, STRICT, leader);
+    for sequence in [1, 2, 1] {
+        let verdict = send(c, &all, &batch(sequence));
+        let offset = base + i64::from(sequence);
+        assert_eq!((verdict.error_code, verdict.base_offset), (NONE, offset), "{sequence}");
+    }
+}
+
+/// The new leader has the records and knows the producers' last batches.
+fn clean_election(world: &impl World) {
+    let (before, follower) = healthy(world, STRICT, 1);
+    let old_leader = before.leader_id;
+    let mut connection = Connection::open(world.port(old_leader));
+    let id = new_producer_id(&mut connection);
+    let batch = |sequence| Batch::idempotent(id, 0, sequence, 1);
+    let to = Produce { acks: 1, ..Produce::to(STRICT, 0) };
+    let all = Produce::to(STRICT, 0);
+    let base = send(&mut connection, &all, &batch(0)).base_offset;
+    send(&mut connection, &all, &batch(1));
+    world.kill(old_leader);
+    let elected = |p: &MetadataResponsePartition| p.leader_id == follower;
+    let after = partition_when(world.port(follower), STRICT, "the follower leads", elected);
+    assert!(after.leader_epoch > before.leader_epoch);
+    assert_eq!(after.isr_nodes, [follower]);
+    let c = &mut leader_of(world.port(follower), STRICT);
+    for sequence in 0..3 {
+        let verdict = send(c, &to, &batch(sequence));
+        let offset = base + i64::from(sequence);
+        assert_eq!((verdict.error_code, verdict.base_offset), (NONE, offset), "{sequence}");
+    }
+    assert_eq!(send(c, &to, &batch(4)).error_code, OUT_OF_ORDER);
+    world.start(old_leader);
+    let (after, _) = healthy(world, STRICT, follower);
+    assert_eq!(after.leader_id, follower, "the old leader follows");
+}
+
+/// A leader that was not in sync lacks what was acknowledged without it, and knows the producers as
+/// its own log shows them.
+fn unclean_election(world: &impl World) {
+    let (partition, behind) = healthy(world, UNCLEAN, 1);
+    let leader = partition.leader_id;
+    let mut connection = Connection::open(world.port(leader));
+    let c = &mut connection;
+    let (one, other) = (new_producer_id(c), new_producer_id(c));
+    let batch = |sequence| Batch::idempotent(one, 0, sequence, 1);
+    let all = Produce::to(UNCLEAN, 0);
+    assert_eq!(send(c, &all, &batch(0)).base_offset, 0);
+    world.kill(behind);
+    let alone = |p: &MetadataResponsePartition| p.isr_nodes == [leader];
+    partition_when(world.port(leader), UNCLEAN, "the leader is alone in sync", alone);
+    assert_eq!(send(c, &all, &batch(1)).base_offset, 1);
+    assert_eq!(send(c, &all, &batch(2)).base_offset, 2);
+    assert_eq!(send(c, &all, &Batch::idempotent(other, 0, 0, 1)).base_offset, 3);
+    world.kill(leader);
+    world.start_uncleanly(behind, UNCLEAN, 1);
+    let elected = |p: &MetadataResponsePartition| p.leader_id == behind;
+    let after = partition_when(world.port(behind), UNCLEAN, "the other one leads", elected);
+    assert_eq!(after.isr_nodes, [behind]);
+
+    let c = &mut leader_of(world.port(behind), UNCLEAN);
+    let verdict = send(c, &all, &batch(3));
+    assert_eq!((verdict.error_code, verdict.log_start_offset), (OUT_OF_ORDER, 0), "1 is missing");
+    assert_eq!(send(c, &all, &batch(0)).base_offset, 0, "a duplicate still");
+    for sequence in [1, 2] {
+        // Acknowledged once, lost, and now appended for a second time.
+        assert_eq!(send(c, &all, &batch(sequence)).base_offset, i64::from(sequence));
+    }
+    let verdict = send(c, &all, &Batch::idempotent(other, 0, 9, 1));
+    assert_eq!((verdict.error_code, verdict.base_offset), (NONE, 3), "the other is not known");
+
+    world.start(leader);
+    let (after, _) = healthy(world, UNCLEAN, behind);
+    assert_eq!(after.leader_id, behind);
+    assert_eq!(send(c, &all, &batch(3)).base_offset, 4, "the old leader cut its log");
+}

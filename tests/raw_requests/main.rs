@@ -1,0 +1,127 @@
+//! Scripts of raw requests, right and wrong, against the test broker and against real ones.
+//!
+//! Every step says what it expects, so both brokers give the same error codes and offsets, and what
+//! this crate's tests learn from the test broker holds for Kafka too.
+//!
+//! - `script`: what one broker answers to requests alone
+//! - `history`: what becomes of producers as time passes, topics come and go, and brokers restart
+//! - `elections`: three brokers, of which some hang or die
+//! - `releases`: what older brokers answer otherwise
+//! - `world`: what the scripts need beside requests, for the test broker and for Kafka
+//!
+//! `kafka_harness` says what the runs against Kafka 4.3.1 need and how to skip or require them.
+//! Older brokers are not started here: `KAFKA_OLDER="1.0=9092 2.8=9192"` names releases and ports
+//! of brokers on this machine that were just started and create topics when asked; without it that
+//! test says that it is skipped.
+
+#![cfg(unix)]
+
+#[allow(dead_code, unused_imports)] // a part of it is used here
+#[path = "../kafka_harness/mod.rs"]
+mod kafka_harness;
+#[path = "../raw/mod.rs"]
+mod raw;
+
+mod elections;
+mod history;
+mod releases;
+mod script;
+mod world;
+
+use std::io::Write;
+use std::time::Duration;
+
+use kafka_producer::testing::{Release, TestCluster, TopicConfig};
+
+use script::TOPICS;
+use world::{Simulated, World};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// How often brokers look for producer ids that have expired, after a day as by default.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_test_broker_keeps_to_the_script() {
+    let one = TopicConfig::new(1);
+    let cluster = TestCluster::builder()
+        .topic(TOPICS[0], one.clone())
+        .topic(TOPICS[1], one.clone().max_message_bytes(1000))
+        .topic(TOPICS[2], one.clone().compacted())
+        .topic(TOPICS[3], one.clone().log_append_time())
+        .topic(TOPICS[4], one.clone().min_insync_replicas(2))
+        .topic(TOPICS[5], one.max_message_bytes(3 << 20).segment_bytes(1 << 20))
+        .producer_id_expiration(DAY, CHECK_INTERVAL)
+        .start();
+    let world = Simulated { cluster };
+    script::run(world.port(1));
+    history::run(&world);
+}
+
+#[test]
+fn kafka_keeps_to_the_script() {
+    let test = "kafka_keeps_to_the_script";
+    let configs = [
+        ("auto.create.topics.enable", "true"),
+        ("producer.id.expiration.check.interval.ms", "1000"),
+    ];
+    let Some(cluster) = kafka_harness::Cluster::start_or_skip(test, 1, &configs) else {
+        return;
+    };
+    let configs: [&[_]; 6] = [
+        &[],
+        &[("max.message.bytes", "1000")],
+        &[("cleanup.policy", "compact")],
+        &[("message.timestamp.type", "LogAppendTime")],
+        &[("min.insync.replicas", "2")],
+        &[("max.message.bytes", "3145728"), ("segment.bytes", "1048576")],
+    ];
+    for (topic, config) in TOPICS.into_iter().zip(configs) {
+        cluster.create_topic(topic, 1, 1, config);
+    }
+    script::run(cluster.port(1));
+    history::run(&cluster);
+}
+
+#[test]
+fn the_test_broker_keeps_to_the_script_of_elections() {
+    let two = TopicConfig::new(1).replication_factor(2);
+    let cluster = TestCluster::builder()
+        .brokers(3)
+        .topic(elections::STRICT, two.clone().min_insync_replicas(2))
+        .topic(elections::UNCLEAN, two)
+        .start();
+    elections::run(&Simulated { cluster });
+}
+
+#[test]
+fn kafka_keeps_to_the_script_of_elections() {
+    let test = "kafka_keeps_to_the_script_of_elections";
+    let Some(cluster) = kafka_harness::Cluster::start_or_skip(test, 3, &[]) else {
+        return;
+    };
+    cluster.create_topic(elections::STRICT, 1, 2, &[("min.insync.replicas", "2")]);
+    let unclean = [("unclean.leader.election.enable", "true")];
+    cluster.create_topic(elections::UNCLEAN, 1, 2, &unclean);
+    elections::run(&cluster);
+}
+
+#[test]
+fn test_brokers_of_older_releases_keep_to_their_script() {
+    for release in Release::ALL {
+        let cluster = TestCluster::builder().release(release).start();
+        releases::run(cluster.port(1).expect("a port"), release);
+    }
+}
+
+#[test]
+fn older_kafkas_keep_to_their_script() {
+    let Ok(brokers) = std::env::var("KAFKA_OLDER") else {
+        let line = "SKIPPED older_kafkas_keep_to_their_script: no KAFKA_OLDER\n";
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        return;
+    };
+    for broker in brokers.split_whitespace() {
+        let (release, port) = broker.split_once('=').expect("RELEASE=PORT");
+        releases::run(port.parse().expect("a port"), releases::named(release));
+    }
+}

@@ -1,0 +1,241 @@
+//! What the scripts need beside requests: brokers that restart, hang and die, and what an
+//! administrator does. The test broker and Kafka each do it in their own way.
+
+use std::time::{Duration, Instant};
+
+use kafka_producer::ErrorCode;
+use kafka_producer::internal::protocol::{MetadataResponsePartition, Writer};
+use kafka_producer::testing::{Fault, TestCluster};
+
+use crate::kafka_harness::Cluster;
+use crate::raw::{Batch, Connection, PATIENCE, Produce};
+
+/// A cluster whose brokers are numbered from 1.
+pub trait World {
+    fn port(&self, broker: i32) -> u16;
+
+    /// Deletes a topic; when it is back it has the same name and configuration.
+    fn recreate(&self, topic: &str);
+
+    /// Deletes the records of partition 0 before this offset.
+    fn delete_records(&self, topic: &str, before: i64);
+
+    /// Shuts a broker down and starts it again.
+    fn restart(&self, broker: i32);
+
+    /// Kills a broker and starts it again.
+    fn crash(&self, broker: i32);
+
+    fn kill(&self, broker: i32);
+
+    /// Starts a broker that was killed.
+    fn start(&self, broker: i32);
+
+    /// Starts a broker that was killed, in a topic where it will be elected though its log ends at
+    /// `end_offset`.
+    fn start_uncleanly(&self, broker: i32, topic: &str, end_offset: i64);
+
+    /// Stops a follower from fetching until it is resumed. What the next request that waits for it
+    /// will be answered with is for the test broker alone, which never waits.
+    fn hang(&self, follower: i32, topic: &str, next: ErrorCode);
+
+    /// The follower has hung for so long that only the leader is in sync. Kafka knows by itself.
+    fn fall_behind(&self, topic: &str);
+
+    fn resume(&self, follower: i32, topic: &str);
+}
+
+/// The test broker.
+pub struct Simulated {
+    pub cluster: TestCluster,
+}
+
+impl World for Simulated {
+    fn port(&self, broker: i32) -> u16 {
+        self.cluster.port(broker).expect("a broker")
+    }
+
+    fn recreate(&self, topic: &str) {
+        assert!(self.cluster.delete_topic(topic));
+        assert!(self.cluster.create_topic(topic, 1));
+    }
+
+    fn delete_records(&self, topic: &str, before: i64) {
+        self.cluster.delete_records(topic, 0, before);
+    }
+
+    fn restart(&self, broker: i32) {
+        self.kill(broker);
+        self.start(broker);
+        for topic in crate::TOPICS {
+            assert!(self.cluster.reload_producers(topic, 0));
+        }
+    }
+
+    fn crash(&self, broker: i32) {
+        self.restart(broker);
+    }
+
+    fn kill(&self, broker: i32) {
+        self.cluster.stop_broker(broker);
+    }
+
+    fn start(&self, broker: i32) {
+        self.cluster.start_broker(broker).expect("its port is its own");
+    }
+
+    fn start_uncleanly(&self, broker: i32, topic: &str, end_offset: i64) {
+        self.start(broker);
+        assert!(self.cluster.fail_over(topic, 0, broker, end_offset));
+    }
+
+    fn hang(&self, _follower: i32, topic: &str, next: ErrorCode) {
+        self.cluster.inject(Fault::produce().topic(topic).error_after(next));
+    }
+
+    fn fall_behind(&self, topic: &str) {
+        let (leader, _) = self.cluster.leader(topic, 0).expect("a leader");
+        assert!(self.cluster.set_in_sync_replicas(topic, 0, &[leader]));
+    }
+
+    fn resume(&self, follower: i32, topic: &str) {
+        let (leader, _) = self.cluster.leader(topic, 0).expect("a leader");
+        assert!(self.cluster.set_in_sync_replicas(topic, 0, &[leader, follower]));
+    }
+}
+
+impl World for Cluster {
+    fn port(&self, broker: i32) -> u16 {
+        let all = self.bootstrap();
+        let address = all.split(',').nth(broker as usize - 1).expect("a broker");
+        address.rsplit(':').next().expect("host:port").parse().expect("a port")
+    }
+
+    fn recreate(&self, topic: &str) {
+        // DeleteTopics v1: names and a time-out; the answer is an array of name and error.
+        let answer = admin(self.port(1), (20, 1), |w| {
+            w.array(&[topic], |w, name| w.string(name));
+            w.i32(10_000);
+        });
+        assert_eq!(answer[answer.len() - 2..], [0, 0], "{topic} is not deleted");
+        // The name is free once the broker has heard of it.
+        let mut connection = Connection::open(self.port(1));
+        wait_until("the topic is gone", || {
+            let response = connection.metadata(Some(&[topic]), false);
+            response.topics[0].error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+        });
+        self.create_topic(topic, 1, 1, &[]);
+    }
+
+    fn delete_records(&self, topic: &str, before: i64) {
+        // DeleteRecords v0: topics with partitions and offsets, and a time-out.
+        let answer = admin(self.port(1), (21, 0), |w| {
+            w.array(&[topic], |w, name| {
+                w.string(name);
+                w.array(&[before], |w, offset| {
+                    w.i32(0);
+                    w.i64(*offset);
+                });
+            });
+            w.i32(10_000);
+        });
+        assert_eq!(answer[answer.len() - 2..], [0, 0], "the records are not deleted");
+    }
+
+    fn restart(&self, broker: i32) {
+        Cluster::restart(self, broker);
+    }
+
+    fn crash(&self, broker: i32) {
+        Cluster::kill(self, broker);
+        Cluster::restart(self, broker);
+    }
+
+    fn kill(&self, broker: i32) {
+        Cluster::kill(self, broker);
+    }
+
+    fn start(&self, broker: i32) {
+        Cluster::restart(self, broker);
+    }
+
+    fn start_uncleanly(&self, broker: i32, _topic: &str, _end_offset: i64) {
+        Cluster::restart(self, broker);
+    }
+
+    fn hang(&self, follower: i32, _topic: &str, _next: ErrorCode) {
+        self.pause(follower);
+    }
+
+    fn fall_behind(&self, _topic: &str) {}
+
+    fn resume(&self, follower: i32, _topic: &str) {
+        Cluster::resume(self, follower);
+    }
+}
+
+/// Sends a request of an API that the crate does not speak, with header v1, and gives the whole
+/// answer.
+fn admin(port: u16, (key, version): (i16, i16), body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let mut w = Writer::new(&mut frame, false);
+    w.i16(key);
+    w.i16(version);
+    w.i32(1);
+    w.nullable_string(Some("raw"));
+    body(&mut w);
+    let mut connection = Connection::open(port);
+    connection.write(&(frame.len() as u32).to_be_bytes());
+    connection.write(&frame);
+    connection.read_frame().expect("an answer")
+}
+
+/// A topic's partition 0 as this broker sees it, once it is as wanted.
+pub fn partition_when(
+    port: u16,
+    topic: &str,
+    what: &str,
+    wanted: impl Fn(&MetadataResponsePartition) -> bool,
+) -> MetadataResponsePartition {
+    let mut found = None;
+    let mut connection = Connection::open(port);
+    wait_until(what, || {
+        let response = connection.metadata(Some(&[topic]), false);
+        found = response.topics[0].partitions.first().cloned().filter(&wanted);
+        found.is_some()
+    });
+    found.expect("it was just found")
+}
+
+/// A new producer id; a broker that has just started may still be fetching its first block of them.
+pub fn new_producer_id(connection: &mut Connection) -> i64 {
+    let mut id = -1;
+    wait_until("there are producer ids", || {
+        let response = connection.init_producer_id(-1, -1);
+        id = response.producer_id;
+        response.error_code == ErrorCode::NONE
+    });
+    id
+}
+
+/// A connection to a broker once it leads the topic: its metadata may tell so a moment earlier.
+pub fn leader_of(port: u16, topic: &str) -> Connection {
+    let mut connection = Connection::open(port);
+    let to = Produce { acks: 1, ..Produce::to(topic, 0) };
+    // Nobody but a leader looks at it so closely.
+    let invalid = Batch { last_offset_delta: Some(-1), ..Batch::of(&["v"]) }.encode();
+    wait_until("the broker leads", || {
+        let verdict = connection.produce(&to, &invalid).expect("the connection stays open");
+        verdict.error_code == ErrorCode::INVALID_RECORD
+    });
+    connection
+}
+
+/// Asks again and again, since a real cluster takes its time.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + 3 * PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
