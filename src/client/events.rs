@@ -177,6 +177,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     fn ask_api_versions(&mut self, node: NodeId, id: ConnectionId, asked: i16, now: MonoTime) {
+        if !self.selector.is_open(id) {
+            // The broker closed right after its refusal: what follows is the connection's end.
+            return;
+        }
         let correlation_id = self.next_correlation_id();
         let Some(state) = self.nodes.get_mut(&node) else { return };
         // The set-up's time goes on: it bounds the whole way of one address to readiness.

@@ -86,6 +86,9 @@ pub(crate) struct BatchResult {
     decided: Condvar,
     /// Threads that wait now.
     waiters: AtomicU32,
+    /// As the how manyth of a simulation's batches it was decided, and when.
+    #[cfg(all(test, not(loom)))]
+    decided_as: OnceLock<(u64, MonoTime)>,
 }
 
 impl BatchResult {
@@ -98,6 +101,8 @@ impl BatchResult {
             lock: Mutex::new(()),
             decided: Condvar::new(),
             waiters: AtomicU32::new(0),
+            #[cfg(all(test, not(loom)))]
+            decided_as: OnceLock::new(),
         }
     }
 
@@ -112,6 +117,8 @@ impl BatchResult {
             let _leaf = self.lock.lock();
             self.outcome.set(outcome).is_ok()
         };
+        #[cfg(all(test, not(loom)))]
+        crate::sim::on_decided(is_first).map(|decision| self.decided_as.set(decision));
         debug_assert!(is_first, "{self:?} completed twice");
         self.decided.notify_all();
     }
@@ -309,6 +316,18 @@ impl Delivery {
             Fate::Open(_) => None,
             Fate::Decided { outcome, index } => Some(outcome.error_of(index).map_or(Ok(()), Err)),
         }
+    }
+
+    /// In a simulation: as the how manyth of all batches the record's was decided, and when.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn decided_as(&self) -> Option<(u64, MonoTime)> {
+        let (mut result, mut index) = (&self.result, self.record.index);
+        while let Some(Outcome::Split(parts)) = result.outcome.get() {
+            let part = &parts[parts.partition_point(|part| part.first <= index) - 1];
+            index -= part.first;
+            result = &part.result;
+        }
+        result.decided_as.get().copied()
     }
 
     /// The topic that the record was sent to.

@@ -141,6 +141,12 @@ impl<N: Net> Selector<N> {
         Ok(id)
     }
 
+    /// Whether the connection stands or is being made. One that has ended in the poll whose
+    /// completions are being handled does not.
+    pub(crate) fn is_open(&self, id: ConnectionId) -> bool {
+        self.channels.contains_key(&id)
+    }
+
     /// The API versions are agreed on: any request may go.
     pub(crate) fn on_negotiated(&mut self, id: ConnectionId) {
         if let Some(channel) = self.channels.get_mut(&id) {

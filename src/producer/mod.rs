@@ -38,6 +38,8 @@ use crate::error::Error;
 use crate::metadata::{ReadyWait, TopicWait};
 use crate::sync::Arc;
 use crate::types::TopicPartition;
+#[cfg(test)]
+use crate::{accumulator::RecordAccumulator, completion::CallbackExecutor};
 
 /// A producer: sends records to a Kafka cluster, from any number of threads.
 ///
@@ -121,6 +123,24 @@ impl KafkaProducer {
         let callback = Some(Box::new(callback) as _);
         core.send(record.topic(), record.without_topic(), callback, &mut core.patience())?;
         Ok(())
+    }
+
+    /// As [`send_with`](Self::send_with), with a handle for a test to look at.
+    #[cfg(test)]
+    pub(crate) fn send_observed(
+        &self,
+        record: ProducerRecord<'_>,
+        callback: crate::completion::Callback,
+    ) -> Result<Delivery, Error> {
+        let core = &self.handle.core;
+        core.send(record.topic(), record.without_topic(), Some(callback), &mut core.patience())
+    }
+
+    /// What the threads of this producer share, for a test to look at when it is closed.
+    #[cfg(test)]
+    pub(crate) fn insides(&self) -> (Arc<RecordAccumulator>, Arc<CallbackExecutor>) {
+        let core = &self.handle.core;
+        (Arc::clone(&core.accumulator), Arc::clone(&core.executor))
     }
 
     /// Sends a record if that takes no waiting. A refusal carries the record.

@@ -1,62 +1,228 @@
-//! What must hold.
+//! What must hold when a run is over.
 
 use std::collections::BTreeMap;
 
-use super::ledger::{Entries, RecordId, Sent, id_of};
+use super::faults::Kind;
+use super::ledger::{Entries, Entry, RecordId, Sent, id_of};
 use super::plan::Plan;
+use super::run::Remains;
 use super::world::State;
-
-/// A rule that was broken, and what it concerns.
-pub(super) struct Finding(pub(super) String);
+use crate::error::{DeliveryCause, Error, Persisted};
+use crate::testing::StoredRecord;
+use crate::time::MonoTime;
 
 /// All that is looked at when a run is over.
 pub(super) struct Evidence<'a> {
     pub(super) plan: &'a Plan,
     pub(super) state: &'a State,
     pub(super) entries: &'a Entries,
+    pub(super) remains: Option<Remains>,
 }
 
-pub(super) fn check(evidence: &Evidence<'_>) -> Result<(), Finding> {
-    let logs = logs(evidence);
-    exactly_once(evidence, &logs)
+/// Where a record is, or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    topic: usize,
+    partition: i32,
+    offset: i64,
+    /// Lost with a truncation or a deleted topic.
+    gone: bool,
 }
 
-/// Where each record is in the logs.
-type Logs = BTreeMap<RecordId, Vec<(usize, i32, i64)>>;
+type Places = BTreeMap<RecordId, Vec<Place>>;
 
-fn logs(evidence: &Evidence<'_>) -> Logs {
-    let mut logs = Logs::new();
-    for (number, (name, _)) in evidence.plan.topics.iter().enumerate() {
-        let Some(topic) = evidence.state.cluster.model.topic(name) else { continue };
-        for (index, partition) in (0..).zip(&topic.partitions) {
-            for record in partition.log.records() {
-                let Some(id) = record.value.as_deref().and_then(id_of) else { continue };
-                logs.entry(id).or_default().push((number, index, record.offset));
+/// The first rule that was broken, if one was.
+pub(super) fn check(evidence: &Evidence<'_>) -> Result<(), String> {
+    if let Some(finding) = evidence.entries.findings.first() {
+        return Err(finding.clone());
+    }
+    let places = places(evidence);
+    for (id, entry) in (0..).map(RecordId).zip(&evidence.entries.entries) {
+        let places = places.get(&id).map_or(&[][..], Vec::as_slice);
+        check_record(evidence, entry, places).map_err(|text| format!("{id:?}: {text}"))?;
+    }
+    check_order(evidence)?;
+    check_calls(evidence)?;
+    check_remains(evidence)
+}
+
+fn places(evidence: &Evidence<'_>) -> Places {
+    let mut places = Places::new();
+    let model = &evidence.state.cluster.model;
+    for (topic, (name, _)) in evidence.plan.topics.iter().enumerate() {
+        let deleted = model.deleted_topics().iter().filter(|(deleted, _)| **deleted == **name);
+        let topics = deleted.map(|(_, t)| (t, true)).chain(model.topic(name).map(|t| (t, false)));
+        for (it, deleted) in topics {
+            for (partition, log) in (0..).zip(it.partitions.iter().map(|p| &p.log)) {
+                let mut add = |records: Vec<StoredRecord>, gone| {
+                    for record in records {
+                        let Some(id) = record.value.as_deref().and_then(id_of) else { continue };
+                        let offset = record.offset;
+                        let place = Place { topic, partition, offset, gone };
+                        places.entry(id).or_default().push(place);
+                    }
+                };
+                add(log.records(), deleted);
+                add(log.cut_records(), true);
             }
         }
     }
-    logs
+    places
 }
 
-fn exactly_once(evidence: &Evidence<'_>, logs: &Logs) -> Result<(), Finding> {
-    for (id, entry) in (0..).map(RecordId).zip(&evidence.entries.entries) {
-        let places = logs.get(&id).map_or(&[][..], Vec::as_slice);
-        let fate = match &entry.state {
-            Sent::Pending => return Err(Finding(format!("{id:?}: its send never returned"))),
-            Sent::Refused => continue,
-            Sent::Accepted { delivery: Some(delivery), .. } => delivery.try_get(),
-            Sent::Accepted { .. } => entry.called.first().map(|(_, fate)| fate.clone()),
-        };
-        match fate {
-            None => return Err(Finding(format!("{id:?} was never completed"))),
-            Some(Ok(metadata)) => {
-                let place = (entry.topic, metadata.partition(), metadata.offset().unwrap_or(-1));
-                if places != [place] {
-                    return Err(Finding(format!("{id:?} is at {places:?}, and not at {place:?}")));
-                }
+/// One record: its send, its completion, and the log tell the same.
+fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Result<(), String> {
+    let (at, delivery) = match &entry.sent {
+        Sent::Pending => return Err("its send never returned".to_owned()),
+        Sent::Refused if places.is_empty() && entry.called.is_empty() => return Ok(()),
+        Sent::Refused => return Err("it was refused, and is in the log or called back".to_owned()),
+        Sent::Accepted { at, delivery, .. } => (*at, delivery),
+    };
+    let Some(fate) = delivery.try_get() else { return Err("it was never completed".to_owned()) };
+    check_callback(evidence, entry, &fate)?;
+    let plan = evidence.plan;
+    let latest = at + plan.config.delivery_timeout + plan.slack();
+    let decided_at = delivery.decided_as().map_or(MonoTime::MAX, |(_, at)| at);
+    if decided_at > latest {
+        return Err(format!("it was completed at {decided_at:?}, and not by {latest:?}"));
+    }
+    match fate {
+        Ok(metadata) => {
+            let (topic, partition) = (entry.topic, metadata.partition());
+            let is_there = |place: &&Place| {
+                place.topic == topic
+                    && place.partition == partition
+                    && metadata.offset().is_none_or(|offset| offset == place.offset)
+            };
+            if plan.config.acks != 0 && places.iter().find(is_there).is_none() {
+                let told = (topic, partition, metadata.offset());
+                return Err(format!("it was acknowledged at {told:?}, and is at {places:?}"));
             }
-            Some(Err(error)) => return Err(Finding(format!("{id:?} failed: {error}"))),
         }
+        Err(error) => check_failure(plan, entry, &error, places)?,
+    }
+    let live = places.iter().filter(|place| !place.gone).count();
+    if plan.config.idempotent && live > 1 && !plan.strikes(Kind::ForgetProducers) {
+        return Err(format!("it is in the log more than once: {places:?}"));
+    }
+    Ok(())
+}
+
+fn check_callback(
+    evidence: &Evidence<'_>,
+    entry: &Entry,
+    fate: &Result<crate::RecordMetadata, Error>,
+) -> Result<(), String> {
+    let early = evidence.plan.early_close.is_some();
+    match (&entry.called[..], entry.has_callback) {
+        ([], false) => Ok(()),
+        // Callbacks that are too slow for a close are given up.
+        ([], true) if early => Ok(()),
+        ([called], true) => {
+            let agrees = match (called, fate) {
+                (Ok(a), Ok(b)) => a.offset() == b.offset() && a.partition() == b.partition(),
+                (Err(a), Err(b)) => a.to_string() == b.to_string(),
+                _ => false,
+            };
+            if agrees { Ok(()) } else { Err(format!("called back with {called:?}, not {fate:?}")) }
+        }
+        (called, _) => Err(format!("called back {} times", called.len())),
+    }
+}
+
+fn check_failure(
+    plan: &Plan,
+    entry: &Entry,
+    error: &Error,
+    places: &[Place],
+) -> Result<(), String> {
+    let Error::Delivery(failure) = error else { return Err(format!("it failed with {error}")) };
+    if failure.persisted == Persisted::No && !places.is_empty() {
+        return Err(format!("it is said not to be in the log, and is at {places:?}: {error}"));
+    }
+    if failure.elapsed > plan.config.delivery_timeout + plan.slack() {
+        return Err(format!("it failed late: {error}"));
+    }
+    let causes = [Some(&failure.cause), failure.last.as_ref()];
+    for cause in causes.into_iter().flatten() {
+        let odd = match cause {
+            DeliveryCause::BadResponse(_) => !plan.strikes(Kind::Mangle),
+            DeliveryCause::Fatal(_) => true,
+            DeliveryCause::Closed => plan.early_close.is_none(),
+            _ => false,
+        };
+        if odd {
+            return Err(format!("nothing has happened to make it fail so: {error}"));
+        }
+    }
+    if entry.calm && plan.is_strict() {
+        return Err(format!("all was well, and it failed: {error}"));
+    }
+    Ok(())
+}
+
+/// Idempotent: the order in a partition is the order in which its records were accepted.
+fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
+    let plan = evidence.plan;
+    if !plan.config.idempotent || plan.strikes(Kind::ForgetProducers) {
+        return Ok(());
+    }
+    let orders: Vec<Option<u32>> = (evidence.entries.entries.iter())
+        .map(|entry| match entry.sent {
+            Sent::Accepted { order, .. } => Some(order),
+            _ => None,
+        })
+        .collect();
+    for (name, _) in &plan.topics {
+        let Some(topic) = evidence.state.cluster.model.topic(name) else { continue };
+        for (index, partition) in topic.partitions.iter().enumerate() {
+            let records = partition.log.records();
+            let ids = records.iter().filter_map(|r| id_of(r.value.as_deref()?));
+            let mut last = None;
+            for id in ids {
+                let order = orders.get(id.0 as usize).copied().flatten();
+                if order < last.map(|(_, order)| order).unwrap_or_default() {
+                    let before = last.map(|(id, _)| id);
+                    return Err(format!("{name}-{index}: {id:?} comes after {before:?}"));
+                }
+                last = Some((id, order));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Callbacks of a partition are called in the order in which its batches were decided.
+fn check_calls(evidence: &Evidence<'_>) -> Result<(), String> {
+    let mut last = BTreeMap::new();
+    for id in &evidence.entries.calls {
+        let entry = &evidence.entries.entries[id.0 as usize];
+        let Sent::Accepted { order, delivery, .. } = &entry.sent else { continue };
+        let decided = delivery.decided_as().map(|(number, _)| number);
+        let place = (entry.topic, delivery.partition());
+        let before = last.insert(place, ((decided, *order), *id));
+        if let Some((before, other)) = before {
+            if before > (decided, *order) {
+                return Err(format!("{id:?}: called back after {other:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All memory is back, and nobody is waited for.
+fn check_remains(evidence: &Evidence<'_>) -> Result<(), String> {
+    let Some((accumulator, executor)) = &evidence.remains else { return Ok(()) };
+    let (available, total) = (accumulator.pool.available(), accumulator.pool.total());
+    if available != total {
+        return Err(format!("of {total} bytes of memory {available} are left"));
+    }
+    if accumulator.pool.has_waiters() {
+        return Err("somebody waits for memory for ever".to_owned());
+    }
+    let (outstanding, slots) = (executor.outstanding(), executor.slots().used());
+    if outstanding > 0 || slots > 0 {
+        return Err(format!("{outstanding} callbacks and {slots} slots are left"));
     }
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::world::{Event, State};
-use crate::testing::TopicConfig;
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
 use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
 use crate::time::ManualClock;
@@ -32,12 +31,16 @@ pub(super) struct ServerEnd {
     /// A request is being carried out, or the client is being paused.
     busy: bool,
     /// Takes what comes and does nothing about it.
-    silent: bool,
+    pub(super) silent: bool,
 }
 
 pub(super) struct Cluster {
     pub(super) model: Model,
     pub(super) faults: Faults,
+    /// Topics by their number in the plan.
+    pub(super) names: Vec<String>,
+    /// Brokers that nobody can connect to; true where attempts never end.
+    pub(super) closed_doors: BTreeMap<i32, bool>,
     /// The least and the most that a request takes.
     work: (Duration, Duration),
 }
@@ -58,22 +61,39 @@ pub(super) fn broker_at(addr: SocketAddr) -> i32 {
 
 impl Cluster {
     pub(super) fn new(plan: &Plan) -> Self {
-        let broker = |id| Broker::new(Release::default(), &host(id), PORT);
-        let brokers: BTreeMap<_, _> = (1..=plan.brokers).map(|id| (id, broker(id))).collect();
-        let settings = Settings { auto_create: false, ..Settings::default() };
+        let broker = |(id, release): (i32, &Release)| (id, Broker::new(*release, &host(id), PORT));
+        let brokers: BTreeMap<_, _> = (1..).zip(&plan.releases).map(broker).collect();
+        let producer_byte_rate = plan.quota;
+        let settings = Settings { auto_create: false, producer_byte_rate, ..Settings::default() };
         let mut model = Model::new(settings, brokers);
         for (name, config) in &plan.topics {
             model.create_topic(name, config.clone());
         }
-        Self { model, faults: Faults::default(), work: plan.work }
+        let names = plan.topics.iter().map(|(name, _)| name.clone()).collect();
+        let (faults, closed_doors) = (Faults::default(), BTreeMap::new());
+        Self { model, faults, names, closed_doors, work: plan.work }
+    }
+
+    /// Each partition is led, and all its replicas have all of it.
+    pub(super) fn all_in_sync(&mut self) {
+        for name in &self.names {
+            let Some(topic) = self.model.topic_mut(name) else { continue };
+            for partition in &mut topic.partitions {
+                partition.in_sync = partition.replicas.clone();
+                if partition.leader.is_none() {
+                    partition.lead_by(partition.replicas.first().copied());
+                }
+            }
+        }
     }
 }
 
 impl State {
     /// What becomes of an attempt to connect; none if it never ends.
     pub(super) fn answer_to_connect(&mut self, broker: i32) -> Option<Result<(), ErrorKind>> {
-        match self.cluster.model.brokers().get(&broker) {
-            Some(broker) if broker.alive => Some(Ok(())),
+        match self.cluster.closed_doors.get(&broker) {
+            None if self.cluster.model.brokers().contains_key(&broker) => Some(Ok(())),
+            Some(true) => None,
             _ => Some(Err(ErrorKind::ConnectionRefused)),
         }
     }

@@ -1,8 +1,10 @@
 //! What was sent, and what became of it: one entry for each record that a user tried to send.
 
+use std::collections::BTreeMap;
+
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::MonoTime;
 
 /// A record of the run, by its place in the ledger; also in its value.
@@ -16,15 +18,25 @@ pub(super) struct Ledger(Arc<Mutex<Entries>>);
 pub(super) struct Entries {
     pub(super) entries: Vec<Entry>,
     /// How many were accepted so far.
-    accepted: u32,
+    pub(super) accepted: u32,
+    /// Callbacks in the order in which they were called.
+    pub(super) calls: Vec<RecordId>,
+    /// Records whose callback runs now, by partition.
+    running: BTreeMap<(usize, i32), RecordId>,
+    /// What users found wrong.
+    pub(super) findings: Vec<String>,
 }
 
 pub(super) struct Entry {
     pub(super) topic: usize,
-    pub(super) state: Sent,
-    /// Calls of its callback, and when.
-    pub(super) called: Vec<(MonoTime, Result<RecordMetadata, Error>)>,
+    pub(super) sent: Sent,
     pub(super) has_callback: bool,
+    /// Sent when all was well: it must be delivered, soon.
+    pub(super) calm: bool,
+    /// What its callback was told, each time that it was called.
+    pub(super) called: Vec<Result<RecordMetadata, Error>>,
+    /// Its callback has returned.
+    pub(super) returned: bool,
 }
 
 /// What the send said.
@@ -34,35 +46,88 @@ pub(super) enum Sent {
     /// It refused the record.
     Refused,
     /// It took the record: as the how manyth of all, and when.
-    Accepted { order: u32, at: MonoTime, delivery: Option<Delivery> },
+    Accepted { order: u32, at: MonoTime, delivery: Arc<Delivery> },
+}
+
+impl Entry {
+    pub(super) fn delivery(&self) -> Option<&Arc<Delivery>> {
+        match &self.sent {
+            Sent::Accepted { delivery, .. } => Some(delivery),
+            Sent::Pending | Sent::Refused => None,
+        }
+    }
+
+    /// The record is decided and its callback, if it has one, has returned.
+    fn is_over(&self) -> bool {
+        self.delivery().is_none_or(|delivery| delivery.check().is_some())
+            && (!self.has_callback || self.returned)
+    }
 }
 
 impl Ledger {
-    pub(super) fn lock(&self) -> crate::sync::MutexGuard<'_, Entries> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock()
     }
 
-    pub(super) fn begin(&self, topic: usize, has_callback: bool) -> RecordId {
+    pub(super) fn begin(&self, topic: usize, has_callback: bool, calm: bool) -> RecordId {
         let mut entries = self.lock();
         let id = RecordId(entries.entries.len() as u32);
-        let state = Sent::Pending;
-        entries.entries.push(Entry { topic, state, called: Vec::new(), has_callback });
+        let (sent, called) = (Sent::Pending, Vec::new());
+        let entry = Entry { topic, sent, has_callback, calm, called, returned: false };
+        entries.entries.push(entry);
         id
     }
 
     pub(super) fn refuse(&self, id: RecordId) {
-        self.lock().entries[id.0 as usize].state = Sent::Refused;
+        self.lock().entries[id.0 as usize].sent = Sent::Refused;
     }
 
-    pub(super) fn accept(&self, id: RecordId, at: MonoTime, delivery: Option<Delivery>) {
+    pub(super) fn accept(&self, id: RecordId, at: MonoTime, delivery: Delivery) -> Arc<Delivery> {
         let mut entries = self.lock();
         let order = entries.accepted;
         entries.accepted += 1;
-        entries.entries[id.0 as usize].state = Sent::Accepted { order, at, delivery };
+        let delivery = Arc::new(delivery);
+        let sent = Sent::Accepted { order, at, delivery: Arc::clone(&delivery) };
+        entries.entries[id.0 as usize].sent = sent;
+        delivery
     }
 
-    pub(super) fn called(&self, id: RecordId, at: MonoTime, fate: Result<RecordMetadata, Error>) {
-        self.lock().entries[id.0 as usize].called.push((at, fate));
+    /// A callback begins. Those of a partition must not overlap.
+    pub(super) fn call(&self, id: RecordId, fate: Result<&RecordMetadata, &Error>) {
+        let mut entries = self.lock();
+        let entries = &mut *entries;
+        entries.calls.push(id);
+        let entry = &mut entries.entries[id.0 as usize];
+        entry.called.push(fate.cloned().map_err(Error::clone));
+        let Some(partition) = entry.delivery().map(|d| d.partition()) else {
+            return entries.findings.push(format!("{id:?}: a callback of a record not accepted"));
+        };
+        if let Some(other) = entries.running.insert((entry.topic, partition), id) {
+            let text = format!("{id:?}: its callback began while that of {other:?} ran");
+            entries.findings.push(text);
+        }
+    }
+
+    /// A callback returns.
+    pub(super) fn leave(&self, id: RecordId) {
+        let mut entries = self.lock();
+        let entry = &mut entries.entries[id.0 as usize];
+        entry.returned = true;
+        let place = entry.delivery().map(|delivery| (entry.topic, delivery.partition()));
+        place.map(|place| entries.running.remove(&place));
+    }
+
+    pub(super) fn find(&self, text: String) {
+        self.lock().findings.push(text);
+    }
+
+    /// After a flush: what was accepted before it, and is not over.
+    pub(super) fn unfinished_before(&self, accepted: u32) -> Option<RecordId> {
+        let entries = self.lock();
+        let before =
+            |entry: &&Entry| matches!(entry.sent, Sent::Accepted { order, .. } if order < accepted);
+        let place = entries.entries.iter().position(|entry| before(&entry) && !entry.is_over());
+        place.map(|place| RecordId(place as u32))
     }
 }
 

@@ -10,6 +10,7 @@
 mod checks; // what must hold, during and after a run
 mod cluster; // brokers around the pure model
 pub(crate) mod condvar; // `sync::Condvar`, on simulated threads and on others
+mod faults; // what goes wrong, and how
 mod ledger; // what was sent and what became of it
 mod net; // `Net`: connections that behave like TCP
 mod plan; // what a seed chooses
@@ -20,4 +21,4 @@ mod trace; // a digest of all that happens, and a log of it when asked for
 mod users; // logical users
 mod world; // the scheduler and the virtual clock
 
-pub(crate) use self::world::{adopt, clock};
+pub(crate) use self::world::{adopt, clock, on_decided};

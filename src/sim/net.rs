@@ -23,6 +23,8 @@ pub(super) enum NetEvent {
     Deliver { conn: usize, bytes: Vec<u8> },
     /// The broker's end of the stream, or a reset, reaches the client.
     End { conn: usize, end: Result<(), ErrorKind> },
+    /// The connection breaks, as it is seen where the broker is.
+    Break { conn: usize },
     /// The client's end of the stream reaches the broker.
     ClientGone { conn: usize },
 }
@@ -50,6 +52,10 @@ pub(super) struct Network {
     /// The bell was rung since the last poll.
     rung: bool,
     pub(super) polls: u64,
+    /// So many writes more are cut short by a reset.
+    pub(super) cut_writes: usize,
+    /// The sender's thread gets no processor for so long.
+    pub(super) stall: Duration,
     /// Polls since the clock last moved or something happened.
     idle_polls: u32,
     last_poll: MonoTime,
@@ -70,7 +76,7 @@ pub(super) struct Conn {
 /// What the client's kernel knows.
 pub(super) struct ClientEnd {
     /// None until the attempt is decided.
-    connected: Option<Result<(), ErrorKind>>,
+    pub(super) connected: Option<Result<(), ErrorKind>>,
     pub(super) inbound: VecDeque<u8>,
     end: Option<Result<(), ErrorKind>>,
     /// Bytes that a write may still put into the send buffer.
@@ -100,6 +106,8 @@ impl Network {
             made: 0,
             rung: false,
             polls: 0,
+            cut_writes: 0,
+            stall: Duration::ZERO,
             idle_polls: 0,
             last_poll: MonoTime::ZERO,
         }
@@ -177,8 +185,15 @@ impl Net for SimNet {
         ready: &mut Vec<Readiness>,
     ) -> io::Result<MonoTime> {
         let Some(seat) = seat() else { return Err(ErrorKind::Other.into()) };
+        let stall = std::mem::take(&mut self.0.lock().net.stall);
+        if !stall.is_zero() {
+            seat.sleep(stall);
+        }
         let until = {
             let mut state = self.0.lock();
+            // A turn takes its time.
+            let took = Duration::from_nanos(state.random.below(20_000) as u64);
+            self.0.pass(&mut state, took);
             state.note_poll(timeout);
             timeout.map_or(MonoTime::MAX, |timeout| state.now + timeout)
         };
@@ -199,7 +214,7 @@ impl Net for SimNet {
 }
 
 impl State {
-    fn conn(&mut self, id: usize) -> &mut Conn {
+    pub(super) fn conn(&mut self, id: usize) -> &mut Conn {
         self.net.conns.get_mut(&id).expect("a connection that was made")
     }
 
@@ -288,6 +303,7 @@ impl State {
         let draw = self.random.next_u64() as usize;
         let latency = self.latency();
         let now = self.now;
+        let is_cut = self.net.cut_writes > 0;
         let conn = self.conn(id);
         let hole = conn.hole;
         let client = conn.client.as_mut().expect("a connection that the client has not closed");
@@ -316,8 +332,15 @@ impl State {
         }
         let at = (now + latency).max(conn.up_until);
         conn.up_until = at;
-        if !hole {
+        if !hole && is_cut {
+            self.net.cut_writes -= 1;
+            bytes.truncate(draw % (n + 1));
+        }
+        if !hole && !bytes.is_empty() {
             self.schedule_at(at, Event::Net(NetEvent::Arrive { conn: id, bytes }));
+        }
+        if !hole && is_cut {
+            self.schedule_at(at, Event::Net(NetEvent::Break { conn: id }));
         }
         self.trace.note(now, "write", [id as u64, n as u64], || {
             (format!("c{id}"), format!("{n} of {total} bytes"))
@@ -378,6 +401,7 @@ impl State {
                 }
             }
             NetEvent::ClientGone { conn } => self.on_client_gone(conn),
+            NetEvent::Break { conn } => self.break_down(conn),
             NetEvent::Deliver { conn, bytes } => {
                 let it = self.conn(conn);
                 if let (false, Some(client)) = (it.hole, &mut it.client) {

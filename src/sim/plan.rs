@@ -3,47 +3,243 @@
 
 use std::time::Duration;
 
+use super::faults::{Fault, Kind};
 use super::net::Weather;
 use crate::random::Random;
-use crate::testing::TopicConfig;
+use crate::testing::{Release, TopicConfig};
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
-    pub(super) brokers: i32,
+    /// Brokers have the ids 1 to n.
+    pub(super) releases: Vec<Release>,
     pub(super) topics: Vec<(String, TopicConfig)>,
     pub(super) weather: Weather,
     /// The least and the most that a broker works on a request.
     pub(super) work: (Duration, Duration),
+    /// `producer_byte_rate`.
+    pub(super) quota: Option<u32>,
+    pub(super) config: Config,
     pub(super) users: usize,
-    /// Sends of all users together.
-    pub(super) records: u32,
-    /// No run lasts longer.
-    pub(super) limit: Duration,
+    /// Sends of all users together: while there are faults, and when all is well.
+    pub(super) records: (usize, usize),
+    /// What users think between two calls, at most.
+    pub(super) think: Duration,
+    /// The largest value.
+    pub(super) value: usize,
+    /// A callback is slow for as long, at most.
+    pub(super) slow_callback: Duration,
+    /// Each fault at its moment.
+    pub(super) faults: Vec<(Duration, Fault)>,
+    /// When all is well again.
+    pub(super) calm_at: Duration,
+    /// When, and with how much time, the producer is closed under its users' hands.
+    pub(super) early_close: Option<(Duration, Duration)>,
+    /// The last handle is dropped in place of a close.
+    pub(super) ends_by_drop: bool,
+}
+
+/// The producer's settings.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    /// -1 for all.
+    pub(super) acks: i16,
+    pub(super) idempotent: bool,
+    pub(super) max_in_flight: usize,
+    pub(super) retries: Option<usize>,
+    pub(super) batch_size: usize,
+    pub(super) linger: Duration,
+    pub(super) memory: usize,
+    pub(super) max_request: usize,
+    pub(super) request_timeout: Duration,
+    pub(super) delivery_timeout: Duration,
+    pub(super) retry_backoff: (Duration, Duration),
+    pub(super) reconnect_backoff: (Duration, Duration),
+    pub(super) setup_timeout: (Duration, Duration),
+    pub(super) metadata_max_age: Duration,
+    pub(super) max_idle: Duration,
+    pub(super) max_block: Duration,
+    pub(super) callback_threads: usize,
+    pub(super) max_pending: usize,
+    pub(super) wait_ends_linger: bool,
 }
 
 impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let least = MS * (1 + random.below(5) as u32) / 10;
-        let most = least * (1 + random.below(8) as u32);
-        Self {
+        let random = &mut random;
+        let brokers = pick(random, &[1, 2, 3, 3, 3, 4, 5, 7]);
+        let config = Config::of(random);
+        let calm_at = pick(random, &[2, 4, 8, 16]) * SECOND;
+        let records = (460, 60);
+        let users = pick(random, &[2, 3, 4, 6]);
+        let think = calm_at.mul_f64(1.6) * users as u32 / records.0 as u32;
+        let early = random.below(6) == 0;
+        let close = (between(random, calm_at / 8, calm_at), between(random, MS, 8 * SECOND));
+        let mut plan = Self {
             seed,
-            brokers: 1,
-            topics: vec![("a".into(), TopicConfig::new(3))],
-            weather: Weather {
-                latency: (least, most),
-                room: 64 << random.below(12),
-                short: random.below(4) * 4,
-                spurious: random.below(3) * 20,
-                preempt: random.below(3) * 5,
-            },
-            work: (MS / 20, MS),
-            users: 1 + random.below(4),
-            records: 500,
-            limit: 600 * 1000 * MS,
+            releases: releases(random, brokers),
+            topics: topics(random, config.batch_size),
+            weather: weather(random, &config),
+            work: (MS / 20, pick(random, &[MS / 10, MS, 20 * MS]).min(config.request_timeout / 20)),
+            quota: (random.below(8) == 0).then(|| pick(random, &[4_000, 20_000])),
+            users,
+            records,
+            think,
+            value: pick(random, &[8, 60, 300, 1500]).min(config.memory / 4),
+            slow_callback: pick(random, &[Duration::ZERO, MS, 30 * MS]),
+            faults: Vec::new(),
+            calm_at,
+            early_close: early.then_some(close),
+            ends_by_drop: random.below(5) == 0,
+            config,
+        };
+        plan.faults = faults(random, &plan);
+        plan
+    }
+
+    /// Nothing takes longer than this once all is well, for a record that is sent then.
+    pub(super) fn patience(&self) -> Duration {
+        self.config.linger + 5 * SECOND + 20 * self.work.1
+    }
+
+    pub(super) fn calm_sends_at(&self) -> Duration {
+        let c = &self.config;
+        self.calm_at + c.delivery_timeout + c.request_timeout + c.reconnect_backoff.1 + 2 * SECOND
+    }
+
+    /// No run lasts longer.
+    pub(super) fn limit(&self) -> Duration {
+        self.calm_sends_at() + 400 * SECOND
+    }
+
+    pub(super) fn brokers(&self) -> i32 {
+        self.releases.len() as i32
+    }
+
+    pub(super) fn partitions(&self, topic: usize) -> i32 {
+        self.topics[topic].1.partitions
+    }
+
+    /// How much later than allowed something may happen: the sender's thread may get no processor.
+    pub(super) fn slack(&self) -> Duration {
+        let stalls = self.faults.iter().filter(|(_, fault)| fault.kind == Kind::Stall);
+        10 * MS + 200 * MS * stalls.count() as u32
+    }
+
+    /// Whether every record must be delivered once all is well.
+    pub(super) fn is_strict(&self) -> bool {
+        let c = &self.config;
+        let time = c.delivery_timeout - c.linger;
+        c.retries.is_none() && time > 1200 * MS && c.max_block >= 500 * MS && self.quota.is_none()
+    }
+
+    pub(super) fn strikes(&self, kind: Kind) -> bool {
+        self.faults.iter().any(|(_, fault)| fault.kind == kind)
+    }
+}
+
+impl Config {
+    fn of(random: &mut Random) -> Self {
+        let acks = pick(random, &[-1, -1, -1, -1, -1, -1, 1, 0]);
+        let idempotent = acks == -1 && random.below(6) > 0;
+        let in_flight: &[usize] = if idempotent { &[1, 2, 5, 5, 5] } else { &[1, 1, 5, 10] };
+        let batch_size = pick(random, &[1, 200, 500, 2_000, 16_384]);
+        let linger = pick(random, &[0, 0, 1, 5, 50]) * MS;
+        let request_timeout = pick(random, &[100, 300, 1000, 3000]) * MS;
+        let delivery = pick(random, &[0, 200, 1000, 5000, 30_000]) * MS;
+        let backoff = pick(random, &[1, 10, 100]) * MS;
+        let reconnect = pick(random, &[1, 10, 50]) * MS;
+        let setup = pick(random, &[200, 1000]) * MS;
+        Self {
+            acks,
+            idempotent,
+            max_in_flight: pick(random, in_flight),
+            retries: (random.below(8) == 0).then(|| usize::from(idempotent) + random.below(4)),
+            batch_size,
+            linger,
+            memory: pick(random, &[4, 16, 64, 4096]) * batch_size.max(1024),
+            max_request: pick(random, &[4_096, 20_000, 1_048_576]),
+            request_timeout,
+            delivery_timeout: linger + request_timeout + delivery,
+            retry_backoff: (backoff, backoff * pick(random, &[1, 4, 10])),
+            reconnect_backoff: (reconnect, reconnect * pick(random, &[1, 4, 20])),
+            setup_timeout: (setup, setup * pick(random, &[1, 3])),
+            metadata_max_age: pick(random, &[1, 20, 300]) * SECOND,
+            max_idle: pick(random, &[1, 30, 540]) * SECOND,
+            max_block: pick(random, &[0, 50, 500, 3000]) * MS,
+            callback_threads: pick(random, &[1, 1, 2, 3]),
+            max_pending: pick(random, &[3, 50, 100_000]),
+            wait_ends_linger: random.below(2) == 0,
         }
     }
+}
+
+pub(super) fn pick<T: Copy>(random: &mut Random, choices: &[T]) -> T {
+    choices[random.below(choices.len())]
+}
+
+pub(super) fn between(random: &mut Random, least: Duration, most: Duration) -> Duration {
+    let spread = most.saturating_sub(least).as_nanos() as usize;
+    least + Duration::from_nanos(random.below(spread + 1) as u64)
+}
+
+fn releases(random: &mut Random, brokers: usize) -> Vec<Release> {
+    let one = |random: &mut Random| match random.below(2) {
+        0 => Release::default(),
+        _ => pick(random, &Release::ALL),
+    };
+    let first = one(random);
+    let mixed = random.below(3) == 0;
+    (0..brokers).map(|_| if mixed { one(random) } else { first }).collect()
+}
+
+fn topics(random: &mut Random, batch_size: usize) -> Vec<(String, TopicConfig)> {
+    let topic = |name: &str, random: &mut Random| {
+        let mut config = TopicConfig::new(pick(random, &[1, 2, 3, 6]))
+            .replication_factor(pick(random, &[1, 2, 3, 3]))
+            .min_insync_replicas(pick(random, &[1, 1, 2]));
+        if random.below(6) == 0 {
+            config = config.max_message_bytes((batch_size / 3).max(2000));
+        }
+        if random.below(6) == 0 {
+            config = config.log_append_time();
+        }
+        (name.to_owned(), config)
+    };
+    ["a", "b", "c"].iter().take(1 + random.below(3)).map(|name| topic(name, random)).collect()
+}
+
+fn weather(random: &mut Random, config: &Config) -> Weather {
+    let least = pick(random, &[5, 50, 500]) * MS / 100;
+    // All goes well within the time-outs unless a fault strikes.
+    let most = (least * pick(random, &[1, 3, 20])).min(config.request_timeout / 20);
+    let rooms: &[usize] =
+        if most > MS / 5 { &[32_768, 262_144] } else { &[100, 1_000, 16_384, 262_144] };
+    Weather {
+        latency: (least.min(most), most),
+        room: pick(random, rooms),
+        short: pick(random, &[0, 2, 8, 30]),
+        spurious: pick(random, &[0, 20, 200]),
+        preempt: pick(random, &[0, 3, 10]),
+    }
+}
+
+/// A few kinds of fault, each perhaps often.
+fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
+    let kinds: Vec<Kind> = (0..2 + random.below(5)).map(|_| pick(random, &Kind::ALL)).collect();
+    let most = pick(random, &[3, 10, 25]);
+    let count = 3 + random.below(most);
+    let mut faults: Vec<_> = (0..count)
+        .map(|_| {
+            let kind = pick(random, &kinds);
+            let at = between(random, Duration::ZERO, plan.calm_at.mul_f64(0.9));
+            (at, Fault::of(kind, random, plan))
+        })
+        .collect();
+    faults.sort_by_key(|(at, _)| *at);
+    faults
 }

@@ -1,16 +1,20 @@
 //! One seed: its world is built, run, and judged.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checks::{Evidence, check};
 use super::cluster::{PORT, host};
+use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
-use super::plan::Plan;
-use super::users::User;
+use super::plan::{Plan, SECOND};
+use super::users::{Crowd, User, sleep_until};
 use super::world::World;
 use crate::KafkaProducer;
+use crate::accumulator::RecordAccumulator;
 use crate::client::ThreadResolver;
+use crate::completion::CallbackExecutor;
 use crate::network::Wake;
 use crate::producer::Surroundings;
 use crate::sync::{Arc, Mutex};
@@ -23,68 +27,109 @@ pub(super) struct Report {
     pub(super) digest: u64,
     /// Virtual time.
     pub(super) lasted: Duration,
+    /// Sends.
     pub(super) records: usize,
+    pub(super) struck: BTreeMap<Kind, u64>,
     /// What was wrong, if anything was.
     pub(super) failure: Option<String>,
     pub(super) log: Vec<String>,
 }
+
+/// What is left of the producer when it is gone.
+pub(super) type Remains = (Arc<RecordAccumulator>, Arc<CallbackExecutor>);
 
 /// Runs a seed; `logs` for a line on everything that happens.
 pub(super) fn run(seed: u64, logs: bool) -> Report {
     let plan = Arc::new(Plan::of(seed));
     let world = World::new(&plan, logs);
     let ledger = Ledger::default();
-    let refused = Arc::new(Mutex::new(None));
+    let remains = Arc::new(Mutex::new(None));
     {
-        let (world, plan, ledger) = (Arc::clone(&world), Arc::clone(&plan), ledger.clone());
-        let refused = Arc::clone(&refused);
-        Arc::clone(&world).run(move || {
-            let begun = begin(&world, &plan, &ledger);
-            *refused.lock() = begun.err();
+        let crowd = Crowd::new(&plan, &ledger);
+        let (within, remains) = (Arc::clone(&world), Arc::clone(&remains));
+        world.run(move || match build(&within, &crowd.plan) {
+            Ok(producer) => {
+                *remains.lock() = Some(producer.insides());
+                live(producer, &crowd);
+            }
+            Err(error) => crowd.ledger.find(format!("build: {error}")),
         });
     }
     let state = world.lock();
     let entries = ledger.lock();
     let mut failure = state.failure.clone();
     if failure.is_none() {
-        failure = refused.lock().take();
-    }
-    if failure.is_none() {
-        let evidence = Evidence { plan: &plan, state: &state, entries: &entries };
-        failure = check(&evidence).err().map(|finding| finding.0);
+        let remains = remains.lock().take();
+        let evidence = Evidence { plan: &plan, state: &state, entries: &entries, remains };
+        failure = check(&evidence).err();
     }
     Report {
         seed,
         digest: state.trace.digest(),
         lasted: state.now.since(MonoTime::ZERO),
         records: entries.entries.len(),
+        struck: state.struck.clone(),
         failure,
         log: state.trace.lines().iter().map(ToString::to_string).collect(),
     }
 }
 
-/// The first user's life: builds the producer, shares it with the others, and ends it.
-fn begin(world: &Arc<World>, plan: &Arc<Plan>, ledger: &Ledger) -> Result<(), String> {
-    let producer = build(world, plan).map_err(|error| error.to_string())?;
-    let mut threads = Vec::new();
-    for number in 1..plan.users as u64 {
-        let (producer, plan, ledger) = (producer.clone(), Arc::clone(plan), ledger.clone());
-        let body = move || User::new(number, producer, &plan, &ledger).work();
-        threads.push(spawn_named(format!("user-{number}"), body));
+/// The first user's life: shares the producer with the others, and ends it.
+fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
+    let plan = Arc::clone(&crowd.plan);
+    for number in 0..plan.users as u64 {
+        let user = User::new(number, producer.clone(), crowd);
+        if spawn_named(format!("user-{number}"), move || user.work()).is_err() {
+            crowd.ledger.find("no thread for a user".to_owned());
+        }
     }
-    User::new(0, producer.clone(), plan, ledger).work();
-    drop(threads);
-    producer.flush(Duration::from_secs(60)).map_err(|error| error.to_string())?;
-    let report = producer.close(Duration::from_secs(30));
-    if report.is_clean() { Ok(()) } else { Err(format!("{report:?}")) }
+    if let Some((at, timeout)) = plan.early_close {
+        sleep_until(at);
+        crowd.close(&producer, timeout);
+    }
+    crowd.wait_for_all();
+    if plan.early_close.is_none() {
+        if !crowd.flush(&producer, 60 * SECOND) {
+            crowd.ledger.find("all is well, and a flush does not end".to_owned());
+        }
+        if !plan.ends_by_drop {
+            crowd.close(&producer, 30 * SECOND);
+        }
+    }
+    drop(producer);
 }
 
 fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error> {
-    let servers: Vec<_> = (1..=plan.brokers).map(|id| format!("{}:{PORT}", host(id))).collect();
-    let builder = KafkaProducer::builder()
-        .bootstrap_servers(servers.join(","))
-        .client_id("sim")
-        .linger(Duration::from_millis(2));
+    let servers: Vec<_> = (1..=plan.brokers()).map(|id| format!("{}:{PORT}", host(id))).collect();
+    let c = &plan.config;
+    let millis = |time: Duration| time.as_millis().to_string();
+    let mut properties = vec![
+        ("bootstrap.servers", servers.join(",")),
+        ("client.id", "sim".to_owned()),
+        ("acks", c.acks.to_string()),
+        ("enable.idempotence", c.idempotent.to_string()),
+        ("max.in.flight.requests.per.connection", c.max_in_flight.to_string()),
+        ("batch.size", c.batch_size.to_string()),
+        ("linger.ms", millis(c.linger)),
+        ("buffer.memory", c.memory.to_string()),
+        ("max.request.size", c.max_request.to_string()),
+        ("request.timeout.ms", millis(c.request_timeout)),
+        ("delivery.timeout.ms", millis(c.delivery_timeout)),
+        ("retry.backoff.ms", millis(c.retry_backoff.0)),
+        ("retry.backoff.max.ms", millis(c.retry_backoff.1)),
+        ("reconnect.backoff.ms", millis(c.reconnect_backoff.0)),
+        ("reconnect.backoff.max.ms", millis(c.reconnect_backoff.1)),
+        ("socket.connection.setup.timeout.ms", millis(c.setup_timeout.0)),
+        ("socket.connection.setup.timeout.max.ms", millis(c.setup_timeout.1)),
+        ("metadata.max.age.ms", millis(c.metadata_max_age)),
+        ("connections.max.idle.ms", millis(c.max_idle)),
+        ("max.block.ms", millis(c.max_block)),
+        ("callback.threads", c.callback_threads.to_string()),
+        ("callback.max.pending", c.max_pending.to_string()),
+        ("wait.ends.linger", c.wait_ends_linger.to_string()),
+    ];
+    properties.extend(c.retries.map(|retries| ("retries", retries.to_string())));
+    let builder = KafkaProducer::builder().properties(properties);
     let waker: Arc<dyn Wake> = Arc::new(SimBell(Arc::clone(world)));
     let lookup = |_: &str, _: u16| Err(std::io::ErrorKind::NotFound.into());
     builder.build_in(Surroundings {

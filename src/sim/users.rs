@@ -1,53 +1,317 @@
-//! Logical users: what a program's threads do with a producer.
+//! Logical users: what a program's threads do with a producer, and what they find wrong with it.
 
 use std::time::Duration;
 
-use super::ledger::{Ledger, value_of};
-use super::plan::Plan;
-use super::world::{Seat, seat};
+use super::ledger::{Ledger, RecordId, value_of};
+use super::plan::{MS, Plan, SECOND, between, pick};
+use super::world::seat;
+use crate::completion::Delivery;
+use crate::error::Error;
 use crate::random::Random;
-use crate::sync::Arc;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::MonoTime;
 use crate::{KafkaProducer, ProducerRecord};
 
-/// What one user's thread has.
-pub(super) struct User {
-    pub(super) producer: KafkaProducer,
+/// What all users of a run share.
+pub(super) struct Crowd {
     pub(super) plan: Arc<Plan>,
     pub(super) ledger: Ledger,
-    pub(super) random: Random,
-    pub(super) seat: Seat,
+    state: Mutex<CrowdState>,
+    changed: Condvar,
+}
+
+struct CrowdState {
+    at_work: usize,
+    /// A close has begun, or returned.
+    closing: bool,
+    closed: bool,
+}
+
+/// One user.
+pub(super) struct User {
+    producer: KafkaProducer,
+    crowd: Arc<Crowd>,
+    random: Random,
+    /// Its own records' handles, the latest ones.
+    handles: Vec<Arc<Delivery>>,
+}
+
+pub(super) fn now() -> MonoTime {
+    seat().map_or(MonoTime::ZERO, |seat| seat.now())
+}
+
+fn sleep(time: Duration) {
+    seat().into_iter().for_each(|seat| seat.sleep(time));
+}
+
+pub(super) fn sleep_until(moment: Duration) {
+    sleep((MonoTime::ZERO + moment).since(now()));
+}
+
+impl Crowd {
+    pub(super) fn new(plan: &Arc<Plan>, ledger: &Ledger) -> Arc<Self> {
+        let state = CrowdState { at_work: plan.users, closing: false, closed: false };
+        Arc::new(Self {
+            plan: Arc::clone(plan),
+            ledger: ledger.clone(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
+    pub(super) fn wait_for_all(&self) {
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |state| state.at_work > 0);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.lock().closing
+    }
+
+    /// Checks that a call kept its bound.
+    fn bound(&self, call: &str, begun: MonoTime, at_most: Duration) {
+        let (took, slack) = (now().since(begun), self.plan.slack());
+        if took > at_most + slack {
+            self.ledger.find(format!("{call} took {took:?}, and had {at_most:?}"));
+        }
+    }
+
+    pub(super) fn close(&self, producer: &KafkaProducer, timeout: Duration) {
+        self.state.lock().closing = true;
+        let begun = now();
+        let early = self.plan.early_close.is_some();
+        let report = producer.close(timeout);
+        // Its grace for a busy machine, and callbacks' last words.
+        self.bound("close", begun, timeout + 750 * MS + self.plan.slow_callback);
+        if !early && !report.is_clean() {
+            self.ledger.find(format!("a close with time enough was not clean: {report:?}"));
+        }
+        if report.threads_stuck > 0 {
+            self.ledger.find(format!("threads are stuck: {report:?}"));
+        }
+        self.state.lock().closed = true;
+    }
+
+    pub(super) fn flush(&self, producer: &KafkaProducer, timeout: Duration) -> bool {
+        let (begun, accepted) = (now(), self.ledger.lock().accepted);
+        let outcome = producer.flush(timeout);
+        self.bound("flush", begun, timeout);
+        match outcome {
+            Ok(()) if self.is_closing() => {}
+            Ok(()) => {
+                if let Some(id) = self.ledger.unfinished_before(accepted) {
+                    self.ledger.find(format!("a flush returned before {id:?} was over"));
+                }
+            }
+            Err(Error::FlushTimeout { .. }) if now().since(begun) >= timeout => return false,
+            Err(error) => self.ledger.find(format!("flush: {error}")),
+        }
+        true
+    }
 }
 
 impl User {
-    pub(super) fn new(
-        number: u64,
-        producer: KafkaProducer,
-        plan: &Arc<Plan>,
-        ledger: &Ledger,
-    ) -> Self {
-        let random = Random::new(plan.seed.wrapping_mul(31).wrapping_add(number));
-        let seat = seat().expect("a simulated thread");
-        Self { producer, plan: Arc::clone(plan), ledger: ledger.clone(), random, seat }
+    pub(super) fn new(number: u64, producer: KafkaProducer, crowd: &Arc<Crowd>) -> Self {
+        let random = Random::new(crowd.plan.seed.wrapping_mul(31).wrapping_add(number));
+        Self { producer, crowd: Arc::clone(crowd), random, handles: Vec::new() }
     }
 
     pub(super) fn work(mut self) {
-        let share = (self.plan.records as usize).div_ceil(self.plan.users);
-        for _ in 0..share {
-            self.send();
-            if self.random.below(4) == 0 {
-                self.seat.sleep(Duration::from_micros(self.random.below(3000) as u64));
+        self.work_in_trouble();
+        if self.crowd.plan.early_close.is_none() {
+            sleep_until(self.crowd.plan.calm_sends_at());
+            self.work_when_calm();
+        }
+        self.leave();
+    }
+
+    fn leave(self) {
+        let Self { producer, crowd, handles, .. } = self;
+        drop((producer, handles));
+        crowd.state.lock().at_work -= 1;
+        crowd.changed.notify_all();
+    }
+
+    fn work_in_trouble(&mut self) {
+        let plan = Arc::clone(&self.crowd.plan);
+        let share = plan.records.0.div_ceil(plan.users);
+        let mut left = share;
+        while left > 0 && now() < MonoTime::ZERO + plan.calm_at {
+            let think = between(&mut self.random, Duration::ZERO, plan.think);
+            match self.random.below(40) {
+                0 => {
+                    let timeout = pick(&mut self.random, &[Duration::ZERO, 20 * MS, SECOND]);
+                    self.crowd.flush(&self.producer, timeout);
+                }
+                1..4 => self.wait(),
+                4 => {
+                    let burst = self.random.below(25).min(left);
+                    (0..burst).for_each(|_| drop(self.send(false)));
+                    left -= burst;
+                    sleep(think * burst as u32);
+                }
+                _ => {
+                    drop(self.send(false));
+                    left -= 1;
+                    sleep(think);
+                }
+            }
+        }
+        if plan.early_close.is_none() {
+            // Whoever was held up catches up.
+            (0..left).for_each(|_| drop(self.send(false)));
+        }
+    }
+
+    fn work_when_calm(&mut self) {
+        let plan = Arc::clone(&self.crowd.plan);
+        for _ in 0..plan.records.1.div_ceil(plan.users) {
+            let begun = now();
+            let outcome = match self.send(true) {
+                Ok(delivery) => delivery.wait().map(drop),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(()) => self.crowd.bound("a delivery when all is well", begun, plan.patience()),
+                Err(error) if plan.is_strict() => {
+                    self.crowd.ledger.find(format!("all is well, and a record fails: {error}"));
+                }
+                Err(_) => {}
+            }
+            let pause = pick(&mut self.random, &[Duration::ZERO, MS, 400 * MS]);
+            sleep(pause);
+        }
+    }
+
+    /// Waits for one of its records, in one of the ways.
+    fn wait(&mut self) {
+        if self.handles.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.handles.len());
+        let handle = self.handles.swap_remove(place);
+        let begun = now();
+        match self.random.below(4) {
+            0 => {
+                let timeout = pick(&mut self.random, &[Duration::ZERO, 5 * MS, 300 * MS]);
+                let outcome = handle.wait_timeout(timeout);
+                self.crowd.bound("wait_timeout", begun, timeout);
+                if matches!(outcome, Err(Error::WaitTimeout)) {
+                    self.handles.push(handle);
+                }
+            }
+            _ => {
+                let _ = handle.wait();
+                let at_most = self.crowd.plan.config.delivery_timeout;
+                self.crowd.bound("wait", begun, at_most);
             }
         }
     }
 
-    fn send(&mut self) {
-        let topic = self.random.below(self.plan.topics.len());
-        let id = self.ledger.begin(topic, false);
-        let value = value_of(id, self.random.below(200));
-        let record = ProducerRecord::new(&self.plan.topics[topic].0, &value);
-        match self.producer.send(record) {
-            Ok(delivery) => self.ledger.accept(id, self.seat.now(), Some(delivery)),
-            Err(_) => self.ledger.refuse(id),
+    fn send(&mut self, calm: bool) -> Result<Arc<Delivery>, Error> {
+        let plan = Arc::clone(&self.crowd.plan);
+        let topic = self.random.below(plan.topics.len());
+        let way = self.random.below(8);
+        let has_callback = way < 3 && !calm;
+        let id = self.crowd.ledger.begin(topic, has_callback, calm);
+        let value = value_of(id, self.random.below(plan.value));
+        let key = [b'k', self.random.below(8) as u8];
+        let mut record = ProducerRecord::new(&plan.topics[topic].0, &value);
+        match self.random.below(8) {
+            0..3 => record = record.key(&key),
+            3 => record = record.partition(self.random.below(6) as i32 % plan.partitions(topic)),
+            _ => {}
         }
+        let begun = now();
+        let closed = self.crowd.state.lock().closed;
+        let outcome = if has_callback {
+            let callback = callback(id, self.random.next_u64(), &self.producer, &self.crowd);
+            self.producer.send_observed(record, Box::new(callback))
+        } else if way == 3 && !calm {
+            self.producer.try_send(record).map_err(Error::from)
+        } else {
+            self.producer.send(record)
+        };
+        self.crowd.bound("send", begun, plan.config.max_block);
+        self.take(id, outcome, closed)
+    }
+
+    fn take(
+        &mut self,
+        id: RecordId,
+        outcome: Result<Delivery, Error>,
+        was_closed: bool,
+    ) -> Result<Arc<Delivery>, Error> {
+        match outcome {
+            Ok(delivery) => {
+                if was_closed {
+                    self.crowd.ledger.find(format!("{id:?} was accepted after the close"));
+                }
+                let delivery = self.crowd.ledger.accept(id, now(), delivery);
+                self.handles.push(Arc::clone(&delivery));
+                if self.handles.len() > 40 {
+                    let place = self.random.below(40);
+                    self.handles.swap_remove(place);
+                }
+                Ok(delivery)
+            }
+            Err(error) => {
+                if let Error::Fatal(_) = error {
+                    self.crowd.ledger.find(format!("send: {error}"));
+                }
+                self.crowd.ledger.refuse(id);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A callback that does what callbacks should not, now and then.
+fn callback(
+    id: RecordId,
+    draw: u64,
+    producer: &KafkaProducer,
+    crowd: &Arc<Crowd>,
+) -> impl FnOnce(Result<&crate::RecordMetadata, &Error>) + Send + 'static {
+    let (producer, crowd) = (producer.clone(), Arc::clone(crowd));
+    move |fate| {
+        crowd.ledger.call(id, fate);
+        let slow = crowd.plan.slow_callback;
+        if draw % 4 == 0 && !slow.is_zero() {
+            sleep(slow.mul_f64((draw >> 8 & 0xff) as f64 / 256.0));
+        }
+        match draw >> 16 & 31 {
+            0..4 => send_again(draw, &producer, &crowd),
+            4 => {
+                if !matches!(producer.flush(SECOND), Err(Error::InCallback { .. })) {
+                    crowd.ledger.find("a flush in a callback is not refused".to_owned());
+                }
+            }
+            5 => {
+                if producer.close(SECOND).refused.is_none() && !crowd.is_closing() {
+                    crowd.ledger.find("a close in a callback is not refused".to_owned());
+                }
+            }
+            6 => {
+                crowd.ledger.leave(id);
+                std::panic::resume_unwind(Box::new("a callback's own"));
+            }
+            _ => {}
+        }
+        crowd.ledger.leave(id);
+    }
+}
+
+fn send_again(draw: u64, producer: &KafkaProducer, crowd: &Arc<Crowd>) {
+    let topic = draw as usize % crowd.plan.topics.len();
+    let id = crowd.ledger.begin(topic, false, false);
+    let value = value_of(id, 20);
+    let record = ProducerRecord::new(&crowd.plan.topics[topic].0, &value);
+    let begun = now();
+    let outcome = producer.send(record);
+    crowd.bound("send in a callback", begun, crowd.plan.config.max_block);
+    match outcome {
+        Ok(delivery) => drop(crowd.ledger.accept(id, now(), delivery)),
+        Err(_) => crowd.ledger.refuse(id),
     }
 }

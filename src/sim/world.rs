@@ -14,6 +14,7 @@ use std::thread::Thread as OsThread;
 use std::time::Duration;
 
 use super::cluster::Cluster;
+use super::faults::Kind;
 use super::net::Network;
 use super::plan::Plan;
 use super::trace::Trace;
@@ -40,6 +41,9 @@ pub(super) enum On {
 pub(super) enum Event {
     Net(super::net::NetEvent),
     Cluster(super::cluster::ClusterEvent),
+    Fault(usize),
+    Mend(super::faults::Mend),
+    Calm,
 }
 
 /// A thread's place in a world.
@@ -57,6 +61,17 @@ pub(super) fn seat() -> Option<Seat> {
 /// The simulated clock, on a simulated thread.
 pub(crate) fn clock() -> Option<Clock> {
     seat().map(|seat| seat.world.clock())
+}
+
+/// Notes that a batch is decided; once, or again by mistake. Gives its number and the moment.
+pub(crate) fn on_decided(is_first: bool) -> Option<(u64, MonoTime)> {
+    let seat = seat()?;
+    let mut state = seat.world.lock();
+    if !is_first {
+        state.fail(|| "a batch was completed twice".to_owned());
+    }
+    state.decided += 1;
+    Some((state.decided, state.now))
 }
 
 /// Makes a new thread's body part of the world that its creator lives in, if any.
@@ -88,6 +103,13 @@ pub(super) struct State {
     pub(super) net: Network,
     pub(super) cluster: Cluster,
     pub(super) failure: Option<String>,
+    pub(super) plan: Arc<Plan>,
+    /// There are no more faults.
+    pub(super) calm: bool,
+    /// How often each kind of fault struck.
+    pub(super) struck: BTreeMap<Kind, u64>,
+    /// Batches that were decided.
+    decided: u64,
     threads: Vec<Thread>,
     events: BTreeMap<(MonoTime, u64), Event>,
     made: u64,
@@ -139,20 +161,28 @@ enum Next {
 }
 
 impl World {
-    pub(super) fn new(plan: &Plan, logs: bool) -> Arc<Self> {
-        let state = State {
+    pub(super) fn new(plan: &Arc<Plan>, logs: bool) -> Arc<Self> {
+        let mut state = State {
             now: MonoTime::ZERO,
             random: Random::new(plan.seed ^ 0x51D),
             trace: Trace::new(logs),
             net: Network::new(plan),
             cluster: Cluster::new(plan),
             failure: None,
+            plan: Arc::clone(plan),
+            calm: false,
+            struck: BTreeMap::new(),
+            decided: 0,
             threads: Vec::new(),
             events: BTreeMap::new(),
             made: 0,
             parks: 0,
-            limit: MonoTime::ZERO + plan.limit,
+            limit: MonoTime::ZERO + plan.limit(),
         };
+        for (index, (at, _)) in plan.faults.iter().enumerate() {
+            state.schedule(*at, Event::Fault(index));
+        }
+        state.schedule(plan.calm_at, Event::Calm);
         Arc::new(Self {
             state: Mutex::new(state),
             clock: ManualClock::new(),
@@ -167,6 +197,11 @@ impl World {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Time passes, whoever could run.
+    pub(super) fn pass(&self, state: &mut State, time: Duration) {
+        state.pass_until(state.now + time, &self.clock);
     }
 
     fn register(self: &Arc<Self>, name: &str) -> Seat {
@@ -358,6 +393,16 @@ impl State {
             match entry.remove() {
                 Event::Net(event) => self.on_net_event(event),
                 Event::Cluster(event) => self.on_cluster_event(event),
+                Event::Fault(index) => {
+                    let fault = self.plan.faults[index].1.clone();
+                    self.strike(&fault);
+                }
+                Event::Mend(_) if self.calm => {}
+                Event::Mend(mend) => self.mend(&mend),
+                Event::Calm => {
+                    let plan = Arc::clone(&self.plan);
+                    self.calm_down(&plan);
+                }
             }
         }
         for thread in &mut self.threads {

@@ -38,6 +38,19 @@ fn an_unsupported_api_versions_is_asked_again_lower() {
 }
 
 #[test]
+fn a_broker_that_refuses_a_version_and_closes_is_not_asked_again() {
+    let mut b = Bench::new(1);
+    let socket = b.negotiating(NODE);
+    let refusal = api_versions(ErrorCode::UNSUPPORTED_VERSION, &[(18, 0, 3)]);
+    b.net.deliver(socket, &encode(&refusal, 0, 0));
+    // Both are heard in one poll: there is no connection to ask on any more.
+    b.net.end(socket, Ok(()));
+    assert_eq!(told(&b.poll()), ["failed 0"]);
+    assert!(b.net.open_sockets().is_empty());
+    assert!(b.poll().is_empty());
+}
+
+#[test]
 fn a_broker_that_refuses_api_versions_is_not_used_and_says_why() {
     let mut b = Bench::new(1);
     let socket = b.negotiating(NODE);

@@ -149,6 +149,11 @@ impl Model {
         self.brokers.get(&broker).map(|broker| broker.release).unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub(crate) fn topic_mut(&mut self, name: &str) -> Option<&mut Topic> {
+        self.topics.get_mut(name)
+    }
+
     pub(crate) fn topic(&self, name: &str) -> Option<&Topic> {
         self.topics.get(name)
     }
