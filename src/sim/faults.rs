@@ -287,6 +287,8 @@ impl State {
                 model.hold_view(fault.broker);
                 self.mend_after(fault.time, Mend::View(fault.broker));
             }
+            // New partitions are put on brokers that are there.
+            Kind::Recreate | Kind::AddPartitions if !model.brokers().values().all(|b| b.alive) => {}
             Kind::Recreate => {
                 if let Some(config) = model.topic(&name).map(|topic| topic.config.clone()) {
                     model.delete_topic(&name);

@@ -216,7 +216,8 @@ fn topics(random: &mut Random, batch_size: usize) -> Vec<(String, TopicConfig)> 
 fn weather(random: &mut Random, config: &Config) -> Weather {
     let least = pick(random, &[5, 50, 500]) * MS / 100;
     // All goes well within the time-outs unless a fault strikes.
-    let most = (least * pick(random, &[1, 3, 20])).min(config.request_timeout / 20);
+    let most = (least * pick(random, &[1, 3, 20]))
+        .min(config.request_timeout.min(config.setup_timeout.0) / 20);
     let rooms: &[usize] =
         if most > MS / 5 { &[32_768, 262_144] } else { &[100, 1_000, 16_384, 262_144] };
     Weather {
