@@ -4,6 +4,8 @@
 //! seeds from S on and prints figures; `SIM_SEED=X` in their place replays one, with a log of all
 //! that happens.
 
+#![allow(clippy::print_stdout, reason = "figures and logs, asked for by hand")]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
