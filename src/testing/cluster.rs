@@ -106,13 +106,6 @@ impl TestClusterBuilder {
         self
     }
 
-    /// The quota `producer_byte_rate`: how many bytes a second each broker takes in Produce
-    /// requests before it throttles the client. Without it, any number.
-    pub fn producer_byte_rate(mut self, bytes: u32) -> Self {
-        self.settings.producer_byte_rate = Some(bytes);
-        self
-    }
-
     /// Starts the cluster.
     ///
     /// # Panics
@@ -334,10 +327,13 @@ impl TestCluster {
 
     /// Says which replicas are in sync; gives whether there is such a partition.
     pub fn set_in_sync_replicas(&self, topic: &str, partition: i32, brokers: &[i32]) -> bool {
-        self.shared.change(|state| {
-            let partition = state.model.partition_mut(topic, partition);
-            partition.map(|partition| partition.in_sync = brokers.to_vec()).is_some()
-        })
+        self.shared.change(|state| state.model.set_in_sync(topic, partition, brokers.to_vec()))
+    }
+
+    /// The quota `producer_byte_rate`: how many bytes a second each broker takes in Produce
+    /// requests, over ten seconds, before it throttles the client. Without it, any number.
+    pub fn set_producer_byte_rate(&self, bytes: Option<u32>) {
+        self.shared.change(|state| state.model.settings.producer_byte_rate = bytes);
     }
 
     /// Deletes a partition's records before `offset`.
@@ -365,6 +361,12 @@ impl TestCluster {
     /// partitions where they have a replica in sync. Its port stays its own.
     pub fn stop_broker(&self, id: i32) {
         self.shared.stop(id);
+    }
+
+    /// Makes a broker that of another Kafka from its next connection on, as an upgrade does
+    /// between [`stop_broker`](Self::stop_broker) and [`start_broker`](Self::start_broker).
+    pub fn upgrade_broker(&self, id: i32, release: Release) {
+        self.shared.change(|state| state.model.upgrade(id, release));
     }
 
     /// Starts a stopped broker on the port that it had.

@@ -20,6 +20,7 @@ pub fn run(world: &impl World) {
     hints(world);
     too_few_replicas(world);
     clean_election(world);
+    eligible_replica(world);
     unclean_election(world);
 }
 
@@ -74,7 +75,8 @@ fn too_few_replicas(world: &impl World) {
     let base = send(c, &all, &batch(0)).base_offset;
 
     let timed_out = ErrorCode::REQUEST_TIMED_OUT;
-    world.hang(follower, STRICT, timed_out);
+    world.hang(follower);
+    world.times_out(STRICT);
     let hasty = Produce { timeout_ms: 300, ..all };
     let verdict = send(c, &hasty, &batch(1));
     // The records are in the leader's log, and the answer says where.
@@ -94,7 +96,8 @@ fn too_few_replicas(world: &impl World) {
     let verdict = send(c, &one, &batch(1));
     assert_eq!((verdict.error_code, verdict.base_offset), (NONE, base + 1));
 
-    world.resume(follower, STRICT);
+    world.resume(follower);
+    world.catch_up(follower, STRICT);
     healthy(world, STRICT, leader);
     for sequence in [1, 2, 1] {
         let verdict = send(c, &all, &batch(sequence));
@@ -129,6 +132,32 @@ fn clean_election(world: &impl World) {
     world.start(old_leader);
     let (after, _) = healthy(world, STRICT, follower);
     assert_eq!(after.leader_id, follower, "the old leader follows");
+}
+
+/// With fewer in sync than `min.insync.replicas` nothing is acknowledged by all, so that one who
+/// fell out may lead all the same (KIP-966), and only what the leader alone acknowledged is lost.
+fn eligible_replica(world: &impl World) {
+    let (before, follower) = healthy(world, STRICT, 1);
+    let leader = before.leader_id;
+    let mut connection = Connection::open(world.port(leader));
+    let c = &mut connection;
+    let id = new_producer_id(c);
+    let batch = |sequence| Batch::idempotent(id, 0, sequence, 1);
+    let base = send(c, &Produce::to(STRICT, 0), &batch(0)).base_offset;
+    world.hang(follower);
+    world.fall_behind(STRICT);
+    let alone = |p: &MetadataResponsePartition| p.isr_nodes == [leader];
+    partition_when(world.port(leader), STRICT, "the leader is alone in sync", alone);
+    let one = Produce { acks: 1, ..Produce::to(STRICT, 0) };
+    assert_eq!(send(c, &one, &batch(1)).base_offset, base + 1);
+    world.kill(leader);
+    world.resume(follower);
+    let c = &mut leader_of(world.port(follower), STRICT);
+    assert_eq!(send(c, &one, &batch(2)).error_code, OUT_OF_ORDER, "1 is missing");
+    assert_eq!(send(c, &one, &batch(0)).base_offset, base, "a duplicate");
+    assert_eq!(send(c, &one, &batch(1)).base_offset, base + 1, "none any more");
+    world.start(leader);
+    healthy(world, STRICT, follower);
 }
 
 /// A leader that was not in sync lacks what was acknowledged without it, and knows the producers as

@@ -1,6 +1,8 @@
 //! What becomes of idempotent producers as time passes, topics come and go, records are deleted,
 //! and a broker restarts.
 
+use std::time::{Duration, Instant};
+
 use kafka_producer::ErrorCode;
 use kafka_producer::internal::protocol::TopicRef;
 
@@ -16,6 +18,7 @@ pub fn run(world: &impl World) {
     deleted_records(world);
     recreated_topic(world);
     restarts(world);
+    quota(world);
 }
 
 /// Brokers look every second; what counts is the time of the records, not that of the write.
@@ -105,4 +108,24 @@ fn restarts(world: &impl World) {
         assert_eq!(produce(c, &batch(last)).base_offset, offset(last), "remembered from then on");
         assert_eq!(produce(c, &batch(last + 2)).base_offset, offset(last + 2));
     }
+}
+
+/// The answer comes at once and says for how long the broker will not listen (KIP-219).
+fn quota(world: &impl World) {
+    world.limit_producers(10_000);
+    let mut connection = Connection::open(world.port(1));
+    let c = &mut connection;
+    let large = Batch::of(&[&"v".repeat(30_000)]).encode();
+    let mut throttle = Duration::ZERO;
+    wait_until("the broker throttles", || {
+        let response = c.produce_whole(&Produce::to("plain", 0), &large).expect("an answer");
+        assert_eq!(response.topics[0].partitions[0].error_code, NONE);
+        throttle = Duration::from_millis(response.throttle_time_ms as u64);
+        !throttle.is_zero()
+    });
+    let told = Instant::now();
+    c.metadata(Some(&[]), false);
+    // Brokers count in whole milliseconds.
+    assert!(told.elapsed() + Duration::from_millis(50) >= throttle, "not for {throttle:?}");
+    assert!(throttle < Duration::from_secs(60), "{throttle:?}");
 }

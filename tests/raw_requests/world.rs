@@ -20,6 +20,9 @@ pub trait World {
     /// Deletes the records of partition 0 before this offset.
     fn delete_records(&self, topic: &str, before: i64);
 
+    /// Gives each client a quota of so many bytes a second in Produce requests.
+    fn limit_producers(&self, bytes: u32);
+
     /// Shuts a broker down and starts it again.
     fn restart(&self, broker: i32);
 
@@ -35,14 +38,21 @@ pub trait World {
     /// `end_offset`.
     fn start_uncleanly(&self, broker: i32, topic: &str, end_offset: i64);
 
-    /// Stops a follower from fetching until it is resumed. What the next request that waits for it
-    /// will be answered with is for the test broker alone, which never waits.
-    fn hang(&self, follower: i32, topic: &str, next: ErrorCode);
+    /// Stops a broker, with its connections open, until it is resumed.
+    fn hang(&self, broker: i32);
 
-    /// The follower has hung for so long that only the leader is in sync. Kafka knows by itself.
+    fn resume(&self, broker: i32);
+
+    // What a real cluster notices by itself; the test broker, which never waits, has to be told.
+
+    /// The next request will wait in vain for a follower that hangs.
+    fn times_out(&self, topic: &str);
+
+    /// Only the leader is in sync.
     fn fall_behind(&self, topic: &str);
 
-    fn resume(&self, follower: i32, topic: &str);
+    /// The follower is in sync again.
+    fn catch_up(&self, follower: i32, topic: &str);
 }
 
 /// The test broker.
@@ -62,6 +72,10 @@ impl World for Simulated {
 
     fn delete_records(&self, topic: &str, before: i64) {
         self.cluster.delete_records(topic, 0, before);
+    }
+
+    fn limit_producers(&self, bytes: u32) {
+        self.cluster.set_producer_byte_rate(Some(bytes));
     }
 
     fn restart(&self, broker: i32) {
@@ -89,8 +103,13 @@ impl World for Simulated {
         assert!(self.cluster.fail_over(topic, 0, broker, end_offset));
     }
 
-    fn hang(&self, _follower: i32, topic: &str, next: ErrorCode) {
-        self.cluster.inject(Fault::produce().topic(topic).error_after(next));
+    fn hang(&self, _broker: i32) {}
+
+    fn resume(&self, _broker: i32) {}
+
+    fn times_out(&self, topic: &str) {
+        let late = Fault::produce().topic(topic).error_after(ErrorCode::REQUEST_TIMED_OUT);
+        self.cluster.inject(late);
     }
 
     fn fall_behind(&self, topic: &str) {
@@ -98,7 +117,7 @@ impl World for Simulated {
         assert!(self.cluster.set_in_sync_replicas(topic, 0, &[leader]));
     }
 
-    fn resume(&self, follower: i32, topic: &str) {
+    fn catch_up(&self, follower: i32, topic: &str) {
         let (leader, _) = self.cluster.leader(topic, 0).expect("a leader");
         assert!(self.cluster.set_in_sync_replicas(topic, 0, &[leader, follower]));
     }
@@ -142,6 +161,26 @@ impl World for Cluster {
         assert_eq!(answer[answer.len() - 2..], [0, 0], "the records are not deleted");
     }
 
+    fn limit_producers(&self, bytes: u32) {
+        // AlterClientQuotas v0: of entities, here the default client id, the operations.
+        let answer = admin(self.port(1), (49, 0), |w| {
+            w.array(&["client-id"], |w, kind| {
+                w.array(&[*kind], |w, kind| {
+                    w.string(kind);
+                    w.nullable_string(None);
+                });
+                w.array(&["producer_byte_rate"], |w, key| {
+                    w.string(key);
+                    w.i64(f64::from(bytes).to_bits() as i64);
+                    w.bool(false); // no removal
+                });
+            });
+            w.bool(false); // not only a check
+        });
+        // After the correlation id and the throttle time, of one entry: the error.
+        assert_eq!(answer[8..14], [0, 0, 0, 1, 0, 0], "the quota is not set");
+    }
+
     fn restart(&self, broker: i32) {
         Cluster::restart(self, broker);
     }
@@ -163,15 +202,19 @@ impl World for Cluster {
         Cluster::restart(self, broker);
     }
 
-    fn hang(&self, follower: i32, _topic: &str, _next: ErrorCode) {
-        self.pause(follower);
+    fn hang(&self, broker: i32) {
+        self.pause(broker);
     }
+
+    fn resume(&self, broker: i32) {
+        Cluster::resume(self, broker);
+    }
+
+    fn times_out(&self, _topic: &str) {}
 
     fn fall_behind(&self, _topic: &str) {}
 
-    fn resume(&self, follower: i32, _topic: &str) {
-        Cluster::resume(self, follower);
-    }
+    fn catch_up(&self, _follower: i32, _topic: &str) {}
 }
 
 /// Sends a request of an API that the crate does not speak, with header v1, and gives the whole

@@ -231,21 +231,42 @@ impl Model {
     /// Takes a broker out of the cluster: partitions that have another in-sync replica get a new
     /// leader, the others have none.
     pub(crate) fn broker_gone(&mut self, id: i32) {
-        if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.alive = false;
-        }
-        self.each_partition(|partition| partition.broker_gone(id));
+        self.set_alive(id, false, Partition::broker_gone);
     }
 
-    /// Brings a broker back; it leads those of its partitions that have no leader, if it was the
-    /// last that had all their records.
+    /// Brings a broker back; it leads those of its partitions that have no leader, if it has all
+    /// of their records that were acknowledged.
     pub(crate) fn broker_back(&mut self, id: i32) {
+        self.set_alive(id, true, Partition::broker_back);
+    }
+
+    fn set_alive(&mut self, id: i32, alive: bool, tell: fn(&mut Partition, i32, &[i32], usize)) {
         if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.alive = true;
+            broker.alive = alive;
         }
-        let alive = self.brokers.iter().filter(|(_, broker)| broker.alive).map(|(id, _)| *id);
-        let alive: Vec<_> = alive.collect();
-        self.each_partition(|partition| partition.broker_back(id, &alive));
+        let all: Vec<_> = self.brokers.iter().filter(|(_, b)| b.alive).map(|(id, _)| *id).collect();
+        for topic in self.topics.values_mut() {
+            for partition in topic.partitions.iter_mut().filter(|p| p.replicas.contains(&id)) {
+                tell(partition, id, &all, partition.min_in_sync(&topic.config));
+            }
+        }
+    }
+
+    /// Makes a broker that of another release, as an upgrade does between its stop and its start.
+    pub(crate) fn upgrade(&mut self, id: i32, release: Release) {
+        if let Some(broker) = self.brokers.get_mut(&id) {
+            broker.release = release;
+            broker.versions = release.versions();
+        }
+    }
+
+    /// Says which replicas of a partition are in sync; gives whether there is such a partition.
+    pub(crate) fn set_in_sync(&mut self, topic: &str, index: i32, in_sync: Vec<i32>) -> bool {
+        let Some(topic) = self.topics.get_mut(topic) else { return false };
+        let index = usize::try_from(index).ok();
+        let Some(partition) = index.and_then(|i| topic.partitions.get_mut(i)) else { return false };
+        partition.set_in_sync(in_sync, partition.min_in_sync(&topic.config));
+        true
     }
 
     /// Makes every partition forget the producers that it knows.
@@ -296,9 +317,9 @@ impl Model {
         }
     }
 
-    /// Much as Kafka's, though not to the millisecond: a second's worth of bytes may come at once.
+    /// Much as Kafka's, which looks at the last ten seconds, though not to the millisecond.
     fn charge(&mut self, broker: i32, bytes: usize, now_ms: i64) -> Duration {
-        const BURST_MS: i64 = 1_000;
+        const BURST_MS: i64 = 10_000;
         let (Some(rate), Some(broker)) =
             (self.settings.producer_byte_rate, self.brokers.get_mut(&broker))
         else {

@@ -90,6 +90,9 @@ pub(crate) struct Partition {
     pub(crate) replicas: Vec<i32>,
     /// Those of them that are in sync.
     pub(crate) in_sync: Vec<i32>,
+    /// Those that are not in sync and yet have all that was acknowledged, since too few others
+    /// were in sync for more: the eligible leader replicas of KIP-966.
+    eligible: Vec<i32>,
     pub(crate) leader: Option<i32>,
     /// Goes up with every change of leader.
     pub(crate) leader_epoch: i32,
@@ -100,7 +103,8 @@ impl Partition {
     pub(crate) fn new(replicas: Vec<i32>) -> Self {
         let leader = replicas.first().copied();
         let in_sync = replicas.clone();
-        Self { replicas, in_sync, leader, leader_epoch: 0, log: Log::default() }
+        let (eligible, log) = (Vec::new(), Log::default());
+        Self { replicas, in_sync, eligible, leader, leader_epoch: 0, log }
     }
 
     /// How many replicas have to be in sync for an append with acks=all; never more than there are.
@@ -121,38 +125,64 @@ impl Partition {
     /// are lost, and the new leader is alone in sync.
     pub(crate) fn fail_over(&mut self, leader: i32, end_offset: i64) {
         if end_offset < self.log.high_watermark() {
-            self.in_sync = vec![leader];
+            self.set_in_sync(vec![leader], 1);
         }
         self.leader = Some(leader);
         self.leader_epoch += 1;
         self.log.truncate(end_offset);
     }
 
-    /// A broker has gone: it is no longer in sync, and its leadership goes to one that is.
-    pub(crate) fn broker_gone(&mut self, broker: i32) {
-        if self.in_sync.len() > 1 {
-            self.in_sync.retain(|id| *id != broker);
+    /// Says which replicas are in sync, of which `needed` have to be for acks=all. If they become
+    /// too few, those that fall out still have all that was acknowledged.
+    pub(crate) fn set_in_sync(&mut self, in_sync: Vec<i32>, needed: usize) {
+        if in_sync.len() >= needed {
+            self.eligible.clear();
+        } else {
+            let fallen = self.in_sync.iter().filter(|id| !in_sync.contains(id));
+            self.eligible.extend(fallen);
+        }
+        self.eligible.retain(|id| !in_sync.contains(id));
+        self.in_sync = in_sync;
+    }
+
+    /// A broker has gone: it is no longer in sync, unless it was the last, and its leadership goes
+    /// to one that is, or to one that has all that was acknowledged.
+    pub(crate) fn broker_gone(&mut self, broker: i32, alive: &[i32], needed: usize) {
+        let others: Vec<_> = self.in_sync.iter().copied().filter(|id| *id != broker).collect();
+        if !others.is_empty() {
+            self.set_in_sync(others, needed);
         }
         if self.leader == Some(broker) {
-            self.lead_by(self.in_sync.iter().copied().find(|id| *id != broker));
+            self.leader = None;
+            if !self.elect(alive) {
+                self.leader_epoch += 1;
+            }
         }
     }
 
-    /// A broker has come back; `alive` are all that are there now.
-    ///
-    /// If there is a leader it catches up and is in sync. If there is none it leads, and the others
-    /// follow it, but only if it was in sync when the last leader went: anything else would be an
-    /// unclean election ([`fail_over`](Self::fail_over)).
-    pub(crate) fn broker_back(&mut self, broker: i32, alive: &[i32]) {
-        if !self.replicas.contains(&broker) {
-            return;
+    /// A broker has come back. If there is a leader it catches up and is in sync. If there is none
+    /// it may lead, and the others follow it; if it lacks what was acknowledged it may not, for
+    /// that would be an unclean election ([`fail_over`](Self::fail_over)).
+    pub(crate) fn broker_back(&mut self, broker: i32, alive: &[i32], needed: usize) {
+        let elected = self.leader.is_none() && self.elect(alive);
+        let catches_up = |id: &i32| {
+            (elected && alive.contains(id)) || *id == broker || self.in_sync.contains(id)
+        };
+        if self.leader.is_some() {
+            let in_sync = self.replicas.iter().copied().filter(catches_up).collect();
+            self.set_in_sync(in_sync, needed);
         }
-        if self.leader.is_none() && self.in_sync.contains(&broker) {
-            self.lead_by(Some(broker));
-            self.in_sync = self.replicas.clone();
-            self.in_sync.retain(|id| alive.contains(id));
-        } else if self.leader.is_some() && !self.in_sync.contains(&broker) {
-            self.in_sync.push(broker);
+    }
+
+    /// Finds a leader that has all that was acknowledged; gives whether there is one.
+    fn elect(&mut self, alive: &[i32]) -> bool {
+        let is_alive = |id: &&i32| alive.contains(id);
+        if let Some(leader) = self.in_sync.iter().find(is_alive).copied() {
+            self.lead_by(Some(leader));
+        } else if let Some(leader) = self.eligible.iter().find(is_alive).copied() {
+            self.set_in_sync(vec![leader], 1);
+            self.fail_over(leader, self.log.high_watermark());
         }
+        self.leader.is_some()
     }
 }
