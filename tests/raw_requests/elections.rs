@@ -20,6 +20,7 @@ pub fn run(world: &impl World) {
     hints(world);
     too_few_replicas(world);
     clean_election(world);
+    restarted_follower(world);
     eligible_replica(world);
     unclean_election(world);
 }
@@ -132,6 +133,31 @@ fn clean_election(world: &impl World) {
     world.start(old_leader);
     let (after, _) = healthy(world, STRICT, follower);
     assert_eq!(after.leader_id, follower, "the old leader follows");
+}
+
+/// A follower that was started anew knows of producers what its snapshot has, and what it has
+/// copied since then.
+fn restarted_follower(world: &impl World) {
+    let (before, follower) = healthy(world, STRICT, 1);
+    let leader = before.leader_id;
+    let mut connection = Connection::open(world.port(leader));
+    let c = &mut connection;
+    let id = new_producer_id(c);
+    let batch = |sequence| Batch::idempotent(id, 0, sequence, 1);
+    let all = Produce::to(STRICT, 0);
+    let base = send(c, &all, &batch(0)).base_offset;
+    assert_eq!(send(c, &all, &batch(1)).base_offset, base + 1);
+    world.restart(follower);
+    healthy(world, STRICT, leader);
+    assert_eq!(send(c, &all, &batch(2)).base_offset, base + 2);
+    world.kill(leader);
+    let c = &mut leader_of(world.port(follower), STRICT);
+    let one = Produce { acks: 1, ..all };
+    assert_eq!(send(c, &one, &batch(0)).error_code, OUT_OF_ORDER);
+    assert_eq!(send(c, &one, &batch(1)).base_offset, base + 1, "the last of the snapshot");
+    assert_eq!(send(c, &one, &batch(2)).base_offset, base + 2);
+    world.start(leader);
+    healthy(world, STRICT, follower);
 }
 
 /// With fewer in sync than `min.insync.replicas` nothing is acknowledged by all, so that one who

@@ -81,9 +81,6 @@ impl World for Simulated {
     fn restart(&self, broker: i32) {
         self.kill(broker);
         self.start(broker);
-        for topic in crate::TOPICS {
-            assert!(self.cluster.reload_producers(topic, 0));
-        }
     }
 
     fn crash(&self, broker: i32) {

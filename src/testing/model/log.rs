@@ -184,8 +184,8 @@ impl Log {
     }
 
     /// Cuts off the records from `offset` on, and with them the whole batches that they are in.
-    /// What is known of producers becomes what the remaining log tells. (A log that keeps no
-    /// records tells nothing, and forgets them.)
+    /// What is known of producers becomes what the remaining log tells; if it keeps no records,
+    /// nothing.
     pub(crate) fn truncate(&mut self, offset: i64) {
         if offset >= self.end_offset {
             return;
@@ -198,17 +198,30 @@ impl Log {
         self.cut.extend(self.batches.drain(kept..));
         self.start_offset = self.start_offset.min(self.end_offset);
         self.high_watermark = self.high_watermark.min(self.end_offset);
-        self.reload_producers();
+        self.producers.forget_all();
+        self.read_producers(0);
     }
 
-    /// What is known of producers becomes what a broker knows that has read the log anew.
-    fn reload_producers(&mut self) {
+    /// What is known of producers becomes what a broker knows that has a snapshot of them as of
+    /// `snapshot_offset`, with the last batch of each, and has read what follows. (A log that keeps
+    /// no records tells nothing, and changes nothing.)
+    pub(crate) fn read_producers(&mut self, snapshot_offset: i64) {
+        if self.batches.is_empty() {
+            return;
+        }
         self.producers.forget_all();
-        for batch in self.batches.iter().filter(|batch| batch.end_offset() > self.start_offset) {
+        let within = self.batches.partition_point(|batch| batch.base_offset < snapshot_offset);
+        for (index, batch) in self.batches.iter().enumerate() {
+            if index == within {
+                self.producers.keep_last_batches();
+            }
             if let Some(producer) = producer_part(&batch.header) {
                 let max_timestamp = batch.log_append_time_ms.unwrap_or(batch.header.max_timestamp);
                 self.producers.appended(producer, batch.base_offset, max_timestamp);
             }
+        }
+        if within == self.batches.len() {
+            self.producers.keep_last_batches();
         }
     }
 

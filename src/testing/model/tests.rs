@@ -201,6 +201,40 @@ fn who_fell_out_of_too_few_in_sync_may_lead() {
 }
 
 #[test]
+fn a_leader_that_has_been_down_knows_the_last_batches_from_before_alone() {
+    let mut model = cluster(&[LATEST; 2]);
+    let send = |model: &mut Model, broker, sequence| {
+        code(&produce(model, broker, &batch(7, 0, sequence, &["v"])))
+    };
+    for sequence in 0..3 {
+        assert_eq!(send(&mut model, 1, sequence), ErrorCode::NONE);
+    }
+    model.broker_gone(2);
+    assert_eq!(send(&mut model, 1, 3), ErrorCode::NONE);
+    model.broker_back(2);
+    model.partition_mut("t", 0).unwrap().lead_by(Some(2));
+    let known = |model: &mut Model, broker| [1, 2, 3].map(|s| send(model, broker, s));
+    let refused = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+    assert_eq!(known(&mut model, 2), [refused, ErrorCode::NONE, ErrorCode::NONE]);
+    model.partition_mut("t", 0).unwrap().lead_by(Some(1));
+    assert_eq!(known(&mut model, 1), [ErrorCode::NONE; 3]);
+}
+
+#[test]
+fn a_lonely_leader_that_was_down_has_its_snapshot() {
+    let mut model = cluster(&[Release::V1_0]);
+    for sequence in 0..3 {
+        produce(&mut model, 1, &batch(7, 0, sequence, &["v"]));
+    }
+    model.broker_gone(1);
+    model.broker_back(1);
+    let again =
+        |model: &mut Model, sequence| code(&produce(model, 1, &batch(7, 0, sequence, &["v"])));
+    assert_eq!(again(&mut model, 1), ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    assert_eq!(again(&mut model, 2), ErrorCode::NONE);
+}
+
+#[test]
 fn an_upgraded_broker_offers_and_follows_the_new_release() {
     let mut model = cluster(&[Release::V1_1]);
     let stranger = |sequence| batch(7, 0, sequence, &["v"]);

@@ -1,5 +1,7 @@
 //! A topic, its partitions, and who leads them.
 
+use std::collections::BTreeMap;
+
 use crate::types::Uuid;
 
 use super::log::Log;
@@ -97,14 +99,23 @@ pub(crate) struct Partition {
     /// Goes up with every change of leader.
     pub(crate) leader_epoch: i32,
     pub(crate) log: Log,
+    /// Where the log ended when a broker went that has been down since its first start.
+    went_at: BTreeMap<i32, i64>,
 }
 
 impl Partition {
     pub(crate) fn new(replicas: Vec<i32>) -> Self {
         let leader = replicas.first().copied();
         let in_sync = replicas.clone();
-        let (eligible, log) = (Vec::new(), Log::default());
-        Self { replicas, in_sync, eligible, leader, leader_epoch: 0, log }
+        Self {
+            replicas,
+            in_sync,
+            eligible: Vec::new(),
+            leader,
+            leader_epoch: 0,
+            log: Log::default(),
+            went_at: BTreeMap::new(),
+        }
     }
 
     /// How many replicas have to be in sync for an append with acks=all; never more than there are.
@@ -117,6 +128,16 @@ impl Partition {
         if self.leader != leader {
             self.leader = leader;
             self.leader_epoch += 1;
+            self.read_producers();
+        }
+    }
+
+    /// The producers become those that the leader knows: if it has been down, only the last batch
+    /// of each from before that, since its snapshot has no more.
+    fn read_producers(&mut self) {
+        if let Some(leader) = self.leader {
+            let went_at = self.went_at.get(&leader).copied().unwrap_or(0);
+            self.log.read_producers(went_at);
         }
     }
 
@@ -130,6 +151,7 @@ impl Partition {
         self.leader = Some(leader);
         self.leader_epoch += 1;
         self.log.truncate(end_offset);
+        self.read_producers();
     }
 
     /// Says which replicas are in sync, of which `needed` have to be for acks=all. If they become
@@ -148,6 +170,7 @@ impl Partition {
     /// A broker has gone: it is no longer in sync, unless it was the last, and its leadership goes
     /// to one that is, or to one that has all that was acknowledged.
     pub(crate) fn broker_gone(&mut self, broker: i32, alive: &[i32], needed: usize) {
+        self.went_at.insert(broker, self.log.end_offset);
         let others: Vec<_> = self.in_sync.iter().copied().filter(|id| *id != broker).collect();
         if !others.is_empty() {
             self.set_in_sync(others, needed);
