@@ -21,8 +21,9 @@ pub(crate) struct PartitionId(pub(crate) u32);
 
 /// What happened on a user's thread.
 pub(crate) enum Event {
-    /// A batch was started or filled here, or a thread waits for one of its records.
-    Partition(PartitionId),
+    /// A batch was started or filled here, or a thread waits for one of its records. The partition
+    /// wants to be looked at by then.
+    Partition(PartitionId, MonoTime),
     /// A thread waits for metadata.
     MetadataWanted,
     /// A thread waits for memory: lingering batches are worth sending now.
@@ -154,9 +155,9 @@ mod tests {
         let (inbox, rung) = inbox();
         let at = MonoTime::from_nanos;
         assert!(inbox.fall_asleep(at(100)));
-        inbox.push(Event::Partition(PartitionId(0)), at(100));
+        inbox.push(Event::Partition(PartitionId(0), at(100)), at(100));
         assert_eq!(rung.load(Ordering::Relaxed), 0);
-        inbox.push(Event::Partition(PartitionId(1)), at(99));
+        inbox.push(Event::Partition(PartitionId(1), at(99)), at(99));
         assert_eq!(rung.load(Ordering::Relaxed), 1);
     }
 }

@@ -142,7 +142,7 @@ impl PartitionQueue {
 
     fn tell(&self, news: Option<MonoTime>) {
         if let Some(due) = news {
-            self.inbox.push(Event::Partition(self.id), due);
+            self.inbox.push(Event::Partition(self.id, due), due);
         }
     }
 
@@ -248,7 +248,7 @@ impl WaitListener for PartitionQueue {
         }
         state.told = Told::Now;
         drop(state);
-        self.inbox.push(Event::Partition(self.id), MonoTime::ZERO);
+        self.inbox.push(Event::Partition(self.id, MonoTime::ZERO), MonoTime::ZERO);
     }
 }
 
@@ -294,6 +294,15 @@ impl QueueState {
         if let Some(last) = self.batches.back_mut() {
             last.closed = true;
         }
+    }
+
+    /// Takes the first batch. From an empty queue nothing has been told.
+    pub(crate) fn take_first(&mut self) -> Option<ProducerBatch> {
+        let first = self.batches.pop_front();
+        if self.batches.is_empty() {
+            self.told = Told::Nothing;
+        }
+        first
     }
 
     /// Takes out what was not delivered in time. The oldest come first.

@@ -117,7 +117,7 @@ impl<C: KafkaClient> Sender<C> {
         }
         // After the end what comes back is only counted off.
         if !self.has_ended() {
-            self.look(id, now);
+            self.look_after_answer(id, now);
         }
     }
 
@@ -208,7 +208,7 @@ impl<C: KafkaClient> Sender<C> {
             return self.give_up(id, batch, ended, now);
         }
         batch.retry_at = now + self.retry_backoff(batch.attempts);
-        self.index.partition(id).queue.lock().put_back(batch);
+        self.index.put_back(id, std::iter::once(batch));
     }
 
     /// Fails the batch; with the guilty records named, where the broker names them (KIP-467).

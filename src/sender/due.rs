@@ -57,6 +57,8 @@ impl<C: KafkaClient> Sender<C> {
                 let due = decide(partition, &queue, &circumstances);
                 let oldest = queue.batches.front();
                 let oldest = oldest.map(|b| b.deadline(self.config.delivery_timeout));
+                drop(queue);
+                self.index.partition_mut(id).quiet = oldest.is_none();
                 break (due, oldest, circumstances);
             }
             drop(queue);
@@ -80,6 +82,35 @@ impl<C: KafkaClient> Sender<C> {
             Due::Now => self.index.set_ready(id),
             Due::At(at) => self.index.look_at(id, at),
             Due::OnEvent => {}
+        }
+    }
+
+    /// A user's thread tells of a partition: as a rule it is to have a timer or a place in line, and
+    /// what is in its queue can wait until it is drained.
+    pub(super) fn hear_partition(&mut self, id: PartitionId, due: MonoTime, now: MonoTime) {
+        let c = self.circumstances(now);
+        if c.hurry || c.producer == Some(None) || !self.index.may_be_drained(id) {
+            return self.look(id, now);
+        }
+        if due > now {
+            return self.index.look_at(id, due);
+        }
+        // The timer will find it should it stay in line for too long.
+        if !self.index.has_timer(id) {
+            return self.look(id, now);
+        }
+        self.index.partition_mut(id).quiet = false;
+        self.index.set_ready(id);
+    }
+
+    /// As [`look`](Self::look), after an answer: to a queue that is not at rest, and to what is
+    /// under way.
+    pub(super) fn look_after_answer(&mut self, id: PartitionId, now: MonoTime) {
+        let partition = self.index.partition(id);
+        if partition.quiet && !partition.sequences.is_bump_due() {
+            self.expire_in_flight(id, now);
+        } else {
+            self.look(id, now);
         }
     }
 

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use super::in_flight::Seat;
+use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
-use crate::accumulator::queue::PartitionQueue;
+use crate::accumulator::queue::{PartitionQueue, Told};
 use crate::metadata::Cluster;
 use crate::sync::Arc;
 use crate::time::MonoTime;
@@ -26,6 +27,9 @@ pub(super) struct Partition {
     pub(super) sequences: Sequences,
     /// The requests under way with a batch of this partition, oldest first.
     pub(super) in_flight: VecDeque<Seat>,
+    /// When its queue was locked last it held nothing; what has come since has a timer. So there is
+    /// no need to lock it, which users' threads do for each record.
+    pub(super) quiet: bool,
     /// In whose ready line it stands.
     ready_at: Option<NodeId>,
     /// When its timer fires; `MAX` if it has none.
@@ -54,6 +58,7 @@ impl Index {
             leader_epoch: -1,
             sequences: Sequences::default(),
             in_flight: VecDeque::new(),
+            quiet: false,
             ready_at: None,
             timer: MonoTime::MAX,
         });
@@ -71,6 +76,19 @@ impl Index {
         (0..u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)).map(PartitionId)
     }
 
+    /// Puts batches back that are to be tried again, the last one first: without stamps each goes to
+    /// the front.
+    pub(super) fn put_back(
+        &mut self,
+        id: PartitionId,
+        batches: impl DoubleEndedIterator<Item = ProducerBatch>,
+    ) {
+        let partition = self.partition_mut(id);
+        partition.quiet = false;
+        let mut queue = partition.queue.lock();
+        batches.rev().for_each(|batch| queue.put_back(batch));
+    }
+
     /// The partitions that have a timer: all that have a batch, and some that had.
     pub(super) fn active(&self) -> Vec<PartitionId> {
         self.timers.iter().map(|(_, id)| *id).collect()
@@ -84,6 +102,12 @@ impl Index {
             partition.ready_at = Some(leader);
             self.ready.entry(leader).or_default().push_back(id);
         }
+    }
+
+    /// Whether the partition is known, with its leader, and its sequences go on.
+    pub(super) fn may_be_drained(&self, id: PartitionId) -> bool {
+        let partition = self.partitions.get(id.0 as usize);
+        partition.is_some_and(|p| p.leader.is_some() && !p.sequences.is_bump_due())
     }
 
     /// The first in the line of `node`.
@@ -167,13 +191,22 @@ impl Index {
         self.timers.first().map_or(MonoTime::MAX, |(at, _)| *at)
     }
 
-    /// Each partition has at most the one timer that it knows of, and each line holds whoever
-    /// claims to stand in it.
+    /// Whether a timer will have the partition looked at.
+    pub(super) fn has_timer(&self, id: PartitionId) -> bool {
+        self.partition(id).timer != MonoTime::MAX
+    }
+
+    /// Each partition has at most the one timer that it knows of, each line holds whoever claims to
+    /// stand in it, and whatever a quiet partition holds will be heard of.
     pub(super) fn invariants(&self) {
         if cfg!(debug_assertions) && self.partitions.len() <= 64 {
             let set = self.partitions.iter().filter(|p| p.timer != MonoTime::MAX).count();
             assert_eq!(set, self.timers.len(), "a timer that no partition knows of");
             for (id, partition) in self.ids().zip(&self.partitions) {
+                if partition.quiet {
+                    let queue = partition.queue.lock();
+                    assert!(queue.batches.is_empty() || queue.told != Told::Nothing, "untold");
+                }
                 if let Some(node) = partition.ready_at {
                     let line = self.ready.get(&node);
                     assert!(line.is_some_and(|l| l.contains(&id)), "not in line");

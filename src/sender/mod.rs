@@ -146,7 +146,7 @@ impl<C: KafkaClient> Sender<C> {
         self.accumulator.inbox.take(&mut events);
         for event in events.drain(..) {
             match event {
-                Event::Partition(id) => self.look(id, now),
+                Event::Partition(id, due) => self.hear_partition(id, due, now),
                 Event::MetadataWanted => self.upkeep.want_producer_id(),
                 Event::MemoryWanted => self.send_lingering(now),
                 Event::Flush(token) => self.flush(&token, now),

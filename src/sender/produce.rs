@@ -76,8 +76,8 @@ impl<C: KafkaClient> Sender<C> {
         let mut size = 0;
         let cluster = Arc::clone(self.metadata.cluster());
         let mut visited = std::mem::take(&mut self.scratch.visited);
+        let circumstances = self.circumstances(now);
         while let Some(id) = self.index.next_ready(node) {
-            let circumstances = self.circumstances(now);
             let partition = self.index.partition_mut(id);
             let mut queue = partition.queue.lock();
             let due = decide(partition, &queue, &circumstances);
@@ -92,16 +92,23 @@ impl<C: KafkaClient> Sender<C> {
                 self.index.put_back_ready(node, id);
                 break;
             }
-            let Some(mut batch) = queue.batches.pop_front() else { continue };
+            let Some(mut batch) = queue.take_first() else { continue };
+            let rest = !queue.batches.is_empty();
             drop(queue);
-            visited.push(id);
+            partition.quiet = !rest;
+            if rest {
+                visited.push(id);
+            }
             batch.closed = true;
             if let (None, Some(Some(producer))) = (&batch.stamp, circumstances.producer) {
                 batch.stamp = partition.sequences.stamp(producer, batch.record_count());
                 debug_assert!(batch.stamp.is_some(), "drained without leave to stamp");
             }
             size += next_size;
-            let (topic, number) = (Arc::clone(&partition.queue.topic), partition.queue.partition);
+            let deadline = batch.deadline(self.config.delivery_timeout);
+            self.index.look_at(id, deadline);
+            let queue = &self.index.partition(id).queue;
+            let (topic, number) = (Arc::clone(&queue.topic), queue.partition);
             let topic_id = cluster.topic(&topic).map_or(Uuid::ZERO, |t| t.id);
             drained.push(Drained { id, topic, partition: number, topic_id, batch });
         }
@@ -208,7 +215,7 @@ impl<C: KafkaClient> Sender<C> {
         for Drained { id, batch, .. } in std::mem::take(drained) {
             match error {
                 VersionError::NotReady => {
-                    self.index.partition(id).queue.lock().put_back(batch);
+                    self.index.put_back(id, std::iter::once(batch));
                     self.look(id, now);
                 }
                 VersionError::Unsupported(unsupported) => {

@@ -59,13 +59,7 @@ impl<C: KafkaClient> Sender<C> {
                 split
             })
             .collect();
-        {
-            let mut queue = partition.queue.lock();
-            // The last one first: without stamps each goes to the front.
-            for part in parts.into_iter().rev() {
-                queue.put_back(part);
-            }
-        }
+        self.index.put_back(id, parts.into_iter());
         if pooled {
             self.freed.extend(builder.into_segments());
         }

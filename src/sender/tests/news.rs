@@ -61,7 +61,7 @@ fn a_topic_given_up_as_a_record_came_is_asked_for_again() {
         s.settle();
     }
     assert!(s.sender.metadata.cluster().topic("t").is_none(), "it was to be given up");
-    s.accumulator.inbox.push(Event::Partition(PartitionId(0)), MonoTime::ZERO);
+    s.accumulator.inbox.push(Event::Partition(PartitionId(0), MonoTime::ZERO), MonoTime::ZERO);
     let (time, _) = s.until_sent();
     assert!(time < 5 * SECOND, "{time:?}");
 }
