@@ -284,8 +284,8 @@ pub mod internal {
                 let pending = |(index, callback): (usize, F)| {
                     self.0.slots().try_acquire().into_iter().for_each(Slot::keep);
                     let run: Callback = Box::new(move |_| callback());
-                    let index = index as u32;
-                    PendingCallback { index, timestamp: 0, key_size: -1, value_size: 100, run }
+                    let facts = RecordFacts::new(index as u32, 0, None, Some(&[0; 100]));
+                    PendingCallback::new(facts, run)
                 };
                 let callbacks = callbacks.enumerate().map(pending).collect();
                 Decided(CompletedBatch { result, callbacks, flush: Vec::new() })

@@ -23,6 +23,8 @@ pub(crate) struct ProducerBatch {
     pub(crate) created: MonoTime,
     /// The wall clock at that moment; no record of the batch is stamped earlier by us.
     pub(crate) created_wall: i64,
+    /// What the wall clock said when it was last read for a record.
+    pub(crate) wall: i64,
     /// No more appends: full, flushed, or taken by the sender.
     pub(crate) closed: bool,
     /// Producer id, epoch and base sequence, from the first drain on.
@@ -76,6 +78,7 @@ impl ProducerBatch {
             flushes: Vec::new(),
             created,
             created_wall,
+            wall: created_wall,
             closed: false,
             stamp: None,
             attempts: 0,

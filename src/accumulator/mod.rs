@@ -21,7 +21,7 @@ use self::buffer_pool::{Allocation, BufferPool, PoolError};
 use self::inbox::{Event, Inbox};
 use self::queue::{Append, Appended, Limits};
 use self::topic_map::{Topic, TopicMap};
-use crate::completion::{Delivery, in_inline_callback};
+use crate::completion::{Callback, Delivery, in_inline_callback};
 use crate::error::Error;
 use crate::sync::Arc;
 use crate::time::{Clock, MonoTime};
@@ -87,13 +87,14 @@ impl RecordAccumulator {
         topic: &Topic,
         mut partition: u32,
         append: &mut Append<'_>,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         self.inbox.process.check()?;
         topic.touch(self.clock.now());
         let mut memory = None;
         let result = loop {
-            match topic.queue(partition).append(append, &mut memory, &self.clock) {
+            match topic.queue(partition).append(append, callback, &mut memory, &self.clock) {
                 Appended::Done(delivery) => break Ok(delivery),
                 Appended::Closed => break Err(Error::Closed),
                 Appended::NextPartition => partition = topic.move_sticky(partition),

@@ -14,26 +14,20 @@ pub(crate) type Callback = Box<dyn FnOnce(Result<&RecordMetadata, &Error>) + Sen
 
 /// A record's callback while the record is under way. Owns one of the backlog's slots.
 pub(crate) struct PendingCallback {
-    pub(crate) index: u32,
-    /// The record's timestamp in milliseconds since 1970.
-    pub(crate) timestamp: i64,
-    /// The key's size in bytes; -1 if it is null.
-    pub(crate) key_size: i32,
-    /// The value's size in bytes; -1 if it is null.
-    pub(crate) value_size: i32,
+    pub(crate) record: RecordFacts,
     pub(crate) run: Callback,
 }
 
 impl PendingCallback {
-    pub(super) fn facts(&self) -> RecordFacts {
-        let Self { index, timestamp, key_size, value_size, .. } = *self;
-        RecordFacts { index, timestamp, key_size, value_size }
+    #[inline]
+    pub(crate) fn new(record: RecordFacts, run: Callback) -> Self {
+        Self { record, run }
     }
 }
 
 impl fmt::Debug for PendingCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PendingCallback({})", self.index)
+        write!(f, "PendingCallback({})", self.record.index)
     }
 }
 

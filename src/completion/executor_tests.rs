@@ -48,7 +48,7 @@ fn submit_for(
     let flush = vec![flush.token(0, callbacks.len())];
     let callbacks = (0..).zip(callbacks).map(|(index, run)| {
         executor.slots().try_acquire().expect("enough slots").keep();
-        PendingCallback { index, timestamp: 5, key_size: -1, value_size: 3, run }
+        PendingCallback::new(RecordFacts::new(index, 5, None, Some(b"abc")), run)
     });
     let callbacks = callbacks.collect();
     result.complete(Outcome::Delivered { base_offset: 100, log_append_time: None });
@@ -101,15 +101,12 @@ fn callbacks_are_told_of_success_and_failure_on_a_named_thread() {
     let executor = threads(1);
     let lane = Arc::new(Lane::new());
     let (told, results) = mpsc::channel();
-    let record = |index, told: mpsc::Sender<_>| PendingCallback {
-        index,
-        timestamp: 5,
-        key_size: -1,
-        value_size: 3,
-        run: Box::new(move |fate| {
+    let record = |index, told: mpsc::Sender<_>| {
+        let run: Callback = Box::new(move |fate| {
             let name = thread::current().name().map(str::to_owned);
             told.send((fate.cloned().map_err(Error::clone), name)).unwrap();
-        }),
+        });
+        PendingCallback::new(RecordFacts::new(index, 5, None, Some(b"abc")), run)
     };
     for outcome in [
         Outcome::Delivered { base_offset: 100, log_append_time: Some(8) },
@@ -439,7 +436,7 @@ fn a_users_pool_that_panics_or_holds_tasks_back_does_no_harm() {
 #[test]
 fn an_inline_executor_runs_callbacks_on_the_senders_thread() {
     let executor = executor(ExecutorKind::Inline);
-    let undecided = Delivery::new(open_batch(), 0, 0, 0, 0);
+    let undecided = Delivery::new(open_batch(), RecordFacts::new(0, 0, None, None));
     let ran = Arc::new(Mutex::new(None));
     let inside = {
         let ran = ran.clone();
@@ -460,7 +457,7 @@ fn a_callback_knows_where_it_is_and_may_wait_for_other_records() {
     let pooled = thread::spawn(move || tasks.into_iter().for_each(CallbackTask::run));
     for executor in [threads(1), channel] {
         let other = open_batch();
-        let delivery = Delivery::new(other.clone(), 0, 0, 0, 0);
+        let delivery = Delivery::new(other.clone(), RecordFacts::new(0, 0, None, None));
         let (told, results) = mpsc::channel();
         let inside = callback(move || {
             let flush = refuse_in_callback("flush").unwrap_err();

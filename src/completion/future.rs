@@ -268,15 +268,9 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// `timestamp` in milliseconds since 1970; sizes in bytes, -1 for null.
-    pub(crate) fn new(
-        result: Arc<BatchResult>,
-        index: u32,
-        timestamp: i64,
-        key_size: i32,
-        value_size: i32,
-    ) -> Self {
-        Self { result, record: RecordFacts { index, timestamp, key_size, value_size } }
+    #[inline]
+    pub(crate) fn new(result: Arc<BatchResult>, record: RecordFacts) -> Self {
+        Self { result, record }
     }
 
     /// Waits until the record is delivered or has failed. That takes `delivery.timeout.ms` at
@@ -312,6 +306,16 @@ impl Delivery {
     /// handles, since it copies nothing.
     #[inline]
     pub fn check(&self) -> Option<Result<(), &Error>> {
+        match self.result.outcome.get() {
+            None => None,
+            Some(Outcome::Delivered { .. }) => Some(Ok(())),
+            Some(_) => self.check_whole(),
+        }
+    }
+
+    /// As [`check`](Self::check), also where a record's fate is not its batch's.
+    #[inline(never)]
+    fn check_whole(&self) -> Option<Result<(), &Error>> {
         match self.result.trace(self.record.index) {
             Fate::Open(_) => None,
             Fate::Decided { outcome, index } => Some(outcome.error_of(index).map_or(Ok(()), Err)),
@@ -405,7 +409,7 @@ mod tests {
     }
 
     fn record(result: &Arc<BatchResult>, index: u32) -> Delivery {
-        Delivery::new(result.clone(), index, 1_000, -1, 0)
+        Delivery::new(result.clone(), RecordFacts::new(index, 1_000, None, Some(&[])))
     }
 
     fn delivered(base_offset: i64) -> Outcome {

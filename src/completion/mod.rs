@@ -32,6 +32,7 @@ pub(crate) use self::{
     future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener},
     lane::Lane,
     log_relay::LogEvent,
+    record_metadata::RecordFacts,
     slots::{Slot, SlotWait, Slots},
 };
 pub use self::{

@@ -250,7 +250,7 @@ impl Pool {
 
     fn call(&self, result: &BatchResult, callback: PendingCallback) {
         let undecided;
-        let fate = match result.fate_of(callback.facts()) {
+        let fate = match result.fate_of(callback.record) {
             Some(fate) => fate,
             None => {
                 debug_assert!(false, "{result:?}: callbacks belong to a decided batch");

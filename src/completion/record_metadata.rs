@@ -16,11 +16,31 @@ pub struct RecordMetadata {
 
 /// What a record knows of itself: its place in its batch, timestamp and sizes (-1: null).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RecordFacts {
-    pub(super) index: u32,
+pub(crate) struct RecordFacts {
+    pub(crate) index: u32,
     pub(super) timestamp: i64,
     pub(super) key_size: i32,
     pub(super) value_size: i32,
+}
+
+impl RecordFacts {
+    /// `timestamp` in milliseconds since 1970.
+    #[inline]
+    pub(crate) fn new(
+        index: u32,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Self {
+        // Records are no larger than `max.request.size`, an i32.
+        let size = |bytes: Option<&[u8]>| bytes.map_or(-1, |b| b.len() as i32);
+        Self { index, timestamp, key_size: size(key), value_size: size(value) }
+    }
+
+    #[inline]
+    pub(crate) fn timestamp(&self) -> i64 {
+        self.timestamp
+    }
 }
 
 impl RecordMetadata {

@@ -102,7 +102,7 @@ impl KafkaProducer {
     /// [`Error::Forked`], [`Error::Fatal`]. What fails later is the handle's to tell.
     pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
         let core = &self.handle.core;
-        core.send(record.topic(), record.without_topic(), None, &mut core.patience())
+        core.send(record.topic(), record.without_topic(), &mut core.patience())
     }
 
     /// Sends a record and has `callback` told of its fate, on a callback thread.
@@ -120,9 +120,8 @@ impl KafkaProducer {
         callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
     ) -> Result<(), Error> {
         let core = &self.handle.core;
-        let callback = Some(Box::new(callback) as _);
-        core.send(record.topic(), record.without_topic(), callback, &mut core.patience())?;
-        Ok(())
+        let (name, record) = (record.topic(), record.without_topic());
+        core.send_with(name, record, Box::new(callback), &mut core.patience())
     }
 
     /// As [`send_with`](Self::send_with), with a handle for a test to look at.
@@ -150,7 +149,7 @@ impl KafkaProducer {
     /// yet: it is asked for, so that a later call may succeed.
     pub fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
         let core = &self.handle.core;
-        let sent = core.send(record.topic(), record.without_topic(), None, &mut Patience::None);
+        let sent = core.send(record.topic(), record.without_topic(), &mut Patience::None);
         sent.map_err(|error| Refused::new(record, error))
     }
 
@@ -163,7 +162,7 @@ impl KafkaProducer {
         let mut accepted = Vec::with_capacity(records.len());
         let mut patience = core.patience();
         for record in records {
-            match core.send(record.topic(), record.without_topic(), None, &mut patience) {
+            match core.send(record.topic(), record.without_topic(), &mut patience) {
                 Ok(delivery) => accepted.push(delivery),
                 Err(error) => return Err(Partial { accepted, error }),
             }

@@ -196,6 +196,24 @@ impl BuiltInRules {
         }
     }
 
+    /// Whether a record with a key goes where the key alone decides, unless it
+    /// [`is_sticky`](Self::is_sticky).
+    #[inline]
+    pub(crate) fn goes_by_key(&self) -> bool {
+        !matches!(self.kind, PartitionerKind::RoundRobin | PartitionerKind::Random)
+    }
+
+    /// The partition of a record that goes by this key.
+    pub(crate) fn by_key(&self, key: &[u8], count: i32) -> i32 {
+        match self.kind {
+            PartitionerKind::Consistent | PartitionerKind::ConsistentRandom => {
+                crc32_partition(key, count)
+            }
+            PartitionerKind::Fnv1a | PartitionerKind::Fnv1aRandom => fnv1a_partition(key, count),
+            _ => murmur2_partition(key, count),
+        }
+    }
+
     /// Chooses. `random` is drawn and `turn`, the topic's counter, advanced only if need be.
     ///
     /// librdkafka's rules: those named `_random` leave records without a key to chance, and
@@ -211,20 +229,10 @@ impl BuiltInRules {
         if self.is_sticky(key) {
             return Choice::Sticky;
         }
-        let count = cluster.partition_count;
-        let key_or_empty = key.unwrap_or_default();
         let partition = match self.kind {
             PartitionerKind::RoundRobin => cluster.spread(turn().into()),
             PartitionerKind::Random => cluster.spread(random().into()),
-            PartitionerKind::Consistent | PartitionerKind::ConsistentRandom => {
-                crc32_partition(key_or_empty, count)
-            }
-            PartitionerKind::Default
-            | PartitionerKind::Murmur2
-            | PartitionerKind::Murmur2Random => murmur2_partition(key_or_empty, count),
-            PartitionerKind::Fnv1a | PartitionerKind::Fnv1aRandom => {
-                fnv1a_partition(key_or_empty, count)
-            }
+            _ => self.by_key(key.unwrap_or_default(), cluster.partition_count),
         };
         Choice::Partition(partition)
     }

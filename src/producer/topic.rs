@@ -36,7 +36,7 @@ impl TopicProducer {
     /// As there.
     #[inline]
     pub fn send(&self, record: TopicRecord<'_>) -> Result<Delivery, Error> {
-        self.core.send_to(&self.topic, &record, None, &mut self.core.patience())
+        self.core.send_to(&self.topic, &record, &mut self.core.patience())
     }
 
     /// As [`KafkaProducer::send_with`](super::KafkaProducer::send_with).
@@ -49,9 +49,8 @@ impl TopicProducer {
         record: TopicRecord<'_>,
         callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        let callback = Some(Box::new(callback) as _);
-        self.core.send_to(&self.topic, &record, callback, &mut self.core.patience())?;
-        Ok(())
+        let callback = Box::new(callback);
+        self.core.send_to_with(&self.topic, &record, callback, &mut self.core.patience())
     }
 
     /// As [`KafkaProducer::try_send`](super::KafkaProducer::try_send); a refusal leaves the record
@@ -60,7 +59,7 @@ impl TopicProducer {
     /// # Errors
     /// As there.
     pub fn try_send(&self, record: &TopicRecord<'_>) -> Result<Delivery, Error> {
-        self.core.send_to(&self.topic, record, None, &mut Patience::None)
+        self.core.send_to(&self.topic, record, &mut Patience::None)
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Partition {
     pub(super) sequences: Sequences,
     /// The requests under way with a batch of this partition, oldest first.
     pub(super) in_flight: VecDeque<Seat>,
-    /// When its queue was locked last it held nothing; what has come since has a timer. So there is
+    /// Nothing in its queue is due before the timer fires or a user's thread tells of it. So there is
     /// no need to lock it, which users' threads do for each record.
     pub(super) quiet: bool,
     /// In whose ready line it stands.

@@ -26,7 +26,8 @@ pub(super) struct Scratch {
     frames: Vec<OutFrame>,
     parts: Vec<Vec<Part>>,
     drained: Vec<Drained>,
-    visited: Vec<PartitionId>,
+    /// With the moment at which the next batch is due, where that is known.
+    visited: Vec<(PartitionId, Option<MonoTime>)>,
 }
 
 impl Scratch {
@@ -84,7 +85,7 @@ impl<C: KafkaClient> Sender<C> {
             let next = queue.batches.front().filter(|_| due == Due::Now);
             let Some(next_size) = next.map(|b| b.builder.size()) else {
                 drop(queue);
-                visited.push(id);
+                visited.push((id, None));
                 continue;
             };
             if size > 0 && size + next_size > self.config.max_request_size {
@@ -92,12 +93,12 @@ impl<C: KafkaClient> Sender<C> {
                 self.index.put_back_ready(node, id);
                 break;
             }
-            let Some(mut batch) = queue.take_first() else { continue };
-            let rest = !queue.batches.is_empty();
+            let first = partition.queue.take_first(&mut queue);
             drop(queue);
-            partition.quiet = !rest;
-            if rest {
-                visited.push(id);
+            let Some((mut batch, next)) = first else { continue };
+            partition.quiet = true;
+            if let Some(due) = next {
+                visited.push((id, Some(due)));
             }
             batch.closed = true;
             if let (None, Some(Some(producer))) = (&batch.stamp, circumstances.producer) {
@@ -119,8 +120,11 @@ impl<C: KafkaClient> Sender<C> {
     /// under way: until then its batches are in neither a queue nor a flight.
     fn look_at_visited(&mut self, now: MonoTime) {
         let mut visited = std::mem::take(&mut self.scratch.visited);
-        for id in visited.drain(..) {
-            self.look(id, now);
+        for (id, due) in visited.drain(..) {
+            match due {
+                Some(due) => self.hear_partition(id, due, now),
+                None => self.look(id, now),
+            }
         }
         self.scratch.visited = visited;
     }

@@ -38,9 +38,9 @@ impl<C: KafkaClient> Sender<C> {
         share_out(
             callbacks,
             &mut parts,
-            |callback| callback.index,
+            |callback| callback.record.index,
             |part, mut callback, first| {
-                callback.index -= first;
+                callback.record.index -= first;
                 part.callbacks.push(callback);
             },
         );

@@ -245,8 +245,8 @@ fn a_callback_of_an_expired_batch_may_send_again() {
             assert!(result.is_err());
             let topic = again.topics.find("t").unwrap();
             let data = RecordData { key: None, value: Some(b"b"), headers: &[], timestamp: 0 };
-            let mut append = Append { data, own_timestamp: true, callback: None, sticky: false };
-            again.append(&topic, 0, &mut append, &mut Patience::None).unwrap();
+            let mut append = Append { data, own_timestamp: true, sticky: false };
+            again.append(&topic, 0, &mut append, &mut None, &mut Patience::None).unwrap();
         }),
     );
     s.advance(TIMEOUT);

@@ -289,8 +289,9 @@ impl Scenario {
         let topic = self.accumulator.topics.find_or_add("t");
         let value = Some(value.as_bytes());
         let data = RecordData { key: None, value, headers: &[], timestamp: 0 };
-        let mut append = Append { data, own_timestamp: true, callback, sticky: false };
-        self.accumulator.append(&topic, partition, &mut append, &mut Patience::None)
+        let mut append = Append { data, own_timestamp: true, sticky: false };
+        let mut callback = callback;
+        self.accumulator.append(&topic, partition, &mut append, &mut callback, &mut Patience::None)
     }
 
     fn flush(&self) -> FlushWait {

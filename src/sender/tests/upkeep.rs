@@ -201,9 +201,10 @@ fn waits_for(s: &Scenario, size: usize) -> std::thread::JoinHandle<bool> {
         let topic = accumulator.topics.find("t").unwrap();
         let value = vec![b'w'; size];
         let data = RecordData { key: None, value: Some(&value), headers: &[], timestamp: 0 };
-        let mut append = Append { data, own_timestamp: true, callback: None, sticky: false };
+        let mut append = Append { data, own_timestamp: true, sticky: false };
         // By the scenario's clock, which stands still.
-        accumulator.append(&topic, 0, &mut append, &mut Patience::For(3600 * SECOND)).is_ok()
+        let mut patience = Patience::For(3600 * SECOND);
+        accumulator.append(&topic, 0, &mut append, &mut None, &mut patience).is_ok()
     });
     while !s.accumulator.pool.has_waiters() {
         std::thread::yield_now();
