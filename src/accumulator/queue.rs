@@ -295,7 +295,7 @@ impl WaitListener for PartitionQueue {
 
 impl QueueState {
     /// Writes the record into the last batch, if that is open and has room; tells its place there.
-    #[inline]
+    #[inline(always)]
     fn append_to_last(
         &mut self,
         append: &mut Append<'_>,
@@ -326,6 +326,7 @@ impl QueueState {
     }
 
     /// As [`append_to_last`](Self::append_to_last), with whoever is to hear of the record.
+    #[inline(never)]
     fn enter_last(
         &mut self,
         append: &mut Append<'_>,

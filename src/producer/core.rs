@@ -161,7 +161,7 @@ impl Core {
     }
 
     /// The record ready to be appended, if it is surely sound and its partition is plain.
-    #[inline]
+    #[inline(always)]
     fn plain<'r>(&self, topic: &Topic, record: &'r TopicRecord<'_>) -> Option<(u32, Append<'r>)> {
         let (partition, sticky) = self.plain_partition(topic, record)?;
         (record.validate().is_ok() && self.is_surely_small(record))
@@ -241,7 +241,7 @@ impl Core {
 
     /// The partition, and whether it is the topic's sticky one, if nothing is to be waited for and
     /// nobody to be asked.
-    #[inline]
+    #[inline(always)]
     fn plain_partition(&self, topic: &Topic, record: &TopicRecord<'_>) -> Option<(u32, bool)> {
         let count = topic.partition_count();
         match record.partition {

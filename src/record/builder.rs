@@ -62,7 +62,7 @@ impl RecordBatchBuilder {
 
     /// Adds a record; gives its place in the batch. `None` if the last segment has no room for it:
     /// nothing is written then, and [`add_segment`](Self::add_segment) makes room.
-    #[inline]
+    #[inline(always)]
     pub fn try_append(&mut self, record: &RecordData<'_>) -> Option<u32> {
         debug_assert!(self.records_crc.is_none(), "the batch is sealed");
         let index = self.count;
