@@ -183,8 +183,8 @@ struct Pending {
 }
 
 /// How many handles a thread holds before it looks at them: more records than are usually on their
-/// way, 2.5 MB.
-const HANDLES: usize = 1 << 16;
+/// way, and few enough for all of it to stay in a cache.
+const HANDLES: usize = 1 << 14;
 
 impl Pending {
     fn new(totals: &'static Totals) -> Self {
