@@ -74,7 +74,7 @@ const OPTIONS: &[Opt] = &[
     one(
         &["--latency-sample"],
         "N",
-        "times the way of every N-th record; if not given, of some 4,000 of them, with --sync of all",
+        "times the way of every N-th record; if not given, of some 4,000 (all, with --sync)",
     ),
 ];
 
@@ -82,8 +82,8 @@ fn main() -> ExitCode {
     support::main(&SPEC, run)
 }
 
-/// So many records have their way timed if nothing else is asked for: enough for the percentiles, and
-/// few enough to cost little beside those that are not.
+/// So many records have their way timed if nothing else is asked for: enough for the percentiles,
+/// and few enough to cost little beside those that are not.
 const SAMPLES: u64 = 4_000;
 
 /// What the options ask for.
@@ -101,12 +101,16 @@ struct Plan {
 fn run(args: &Args) -> Outcome {
     let plan = Plan::new(args)?;
     let (builder, _cluster) = configure(args)?;
+    let config = builder.build_config()?;
     let producer = builder.build()?;
     let totals: &'static Totals = Box::leak(Box::new(Totals::new()?));
 
     let (start, cpu) = (Instant::now(), measure::cpu_time());
     let topic = producer.topic(args.required("--topic")?)?;
-    let sent = plan.send(&producer, &topic, totals);
+    let partitions = producer.partitions_for(topic.name())?.len();
+    let batch_size = config.value("batch.size").and_then(|size| size.parse().ok()).unwrap_or(0);
+    let handles = load::window(partitions, batch_size, plan.payload.mean_bytes(plan.records));
+    let sent = plan.send(&producer, &topic, handles, totals);
     let flushed = producer.flush(PATIENCE);
     let end = Instant::now();
     let report = producer.close(PATIENCE);
@@ -215,13 +219,14 @@ impl Plan {
         &self,
         producer: &KafkaProducer,
         topic: &TopicProducer,
+        handles: usize,
         totals: &'static Totals,
     ) -> Sent {
         let (running, ended) = channel::<()>();
         let send = |share: Share| load::send_share(producer, topic, &share, &self.payload, totals);
         thread::scope(|scope| {
             scope.spawn(|| self.report(ended, totals));
-            let shares = (0..self.threads).map(|n| self.share(n));
+            let shares = (0..self.threads).map(|n| Share { handles, ..self.share(n) });
             let senders: Vec<_> = shares.map(|share| scope.spawn(move || send(share))).collect();
             let mut total = Sent::default();
             for sender in senders {
@@ -248,6 +253,7 @@ impl Plan {
             warm_up: of(self.warm_up),
             sample: self.sample,
             throughput: self.throughput.map(|rate| rate / self.threads as f64),
+            handles: 0,
         }
     }
 

@@ -57,7 +57,7 @@ fn batch_encoded(bencher: Bencher, size: usize) {
     let mut memory = Vec::with_capacity(size);
     bencher.counter(records).bench_local(|| {
         let batch = fill(std::mem::take(&mut memory), &RECORD);
-        memory = black_box(batch).into_segments().remove(0);
+        memory = black_box(batch).into_segments().next().unwrap();
     });
 }
 
@@ -69,7 +69,7 @@ fn batch_encoded_and_finished(bencher: Bencher, size: usize) {
     bencher.counter(records).bench_local(|| {
         let mut batch = fill(std::mem::take(&mut memory), &RECORD);
         batch.finish(7, 0, 0, false);
-        memory = black_box(batch).into_segments().remove(0);
+        memory = black_box(batch).into_segments().next().unwrap();
     });
 }
 
@@ -83,29 +83,17 @@ fn batch_with_headers_encoded(bencher: Bencher, size: usize) {
     let mut memory = Vec::with_capacity(size);
     bencher.counter(records).bench_local(|| {
         let batch = fill(std::mem::take(&mut memory), &record);
-        memory = black_box(batch).into_segments().remove(0);
+        memory = black_box(batch).into_segments().next().unwrap();
     });
 }
 
-/// The checksum of a batch alone.
+/// What makes a full batch ready to be sent: header and checksum.
 #[divan::bench(args = BATCH_SIZES)]
-fn checksum(bencher: Bencher, size: usize) {
+fn batch_finished(bencher: Bencher, size: usize) {
     bencher
         .counter(BytesCount::new(size))
         .with_inputs(|| filled(size, &RECORD))
-        .bench_local_refs(|batch| batch.seal());
-}
-
-/// The header of a sealed batch: what the sender's thread does when it drains one.
-#[divan::bench]
-fn header_written(bencher: Bencher) {
-    let mut batch = filled(BATCH_SIZES[0], &RECORD);
-    batch.seal();
-    let mut sequence = 0;
-    bencher.bench_local(|| {
-        sequence += 1;
-        black_box(&mut batch).finish(7, 0, sequence, false);
-    });
+        .bench_local_refs(|batch| batch.finish(7, 0, 0, false));
 }
 
 /// All records of a batch read again, as for a split.
@@ -113,7 +101,7 @@ fn header_written(bencher: Bencher) {
 fn batch_decoded(bencher: Bencher, size: usize) {
     let mut batch = filled(size, &RECORD);
     batch.finish(7, 0, 0, false);
-    let bytes = &batch.segments()[0];
+    let bytes = batch.segments().next().unwrap();
     bencher.counter(ItemsCount::new(batch.count())).bench_local(|| {
         let (batch, _) = RecordBatch::split_first(black_box(bytes)).unwrap();
         batch.records().unwrap().filter(Result::is_ok).count()

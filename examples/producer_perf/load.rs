@@ -79,6 +79,15 @@ pub struct Share {
     pub sample: u64,
     /// Records a second; `None` for as fast as possible.
     pub throughput: Option<f64>,
+    /// How many handles it holds before it looks at them; see [`window`].
+    pub handles: usize,
+}
+
+/// How many records may be on their way: enough for two batches of each partition, and else few,
+/// for all of it to stay in a cache.
+pub fn window(partitions: usize, batch_size: usize, record_size: f64) -> usize {
+    let records = 2.0 * partitions as f64 * batch_size as f64 / (record_size + 10.0);
+    (records as usize).clamp(1 << 14, 1 << 19)
 }
 
 /// What a thread has sent.
@@ -107,7 +116,7 @@ pub fn send_share(
     totals: &'static Totals,
 ) -> Sent {
     let mut source = Source { payload, text: Vec::new(), random: share.first };
-    let mut pending = Pending::new(totals);
+    let mut pending = Pending::new(share.handles, totals);
     let mut throttle = share.throughput.map(Throttle::new);
     let mut until_sample = 0;
     let mut sent = Sent::default();
@@ -179,21 +188,18 @@ fn send_timed(
 /// of them share few batches, whose results are read while they are in the cache.
 struct Pending {
     handles: VecDeque<Delivery>,
+    most: usize,
     totals: &'static Totals,
 }
 
-/// How many handles a thread holds before it looks at them: more records than are usually on their
-/// way, and few enough for all of it to stay in a cache.
-const HANDLES: usize = 1 << 14;
-
 impl Pending {
-    fn new(totals: &'static Totals) -> Self {
-        Self { handles: VecDeque::new(), totals }
+    fn new(most: usize, totals: &'static Totals) -> Self {
+        Self { handles: VecDeque::new(), most, totals }
     }
 
     #[inline]
     fn push(&mut self, delivery: Delivery) {
-        if self.handles.len() >= HANDLES {
+        if self.handles.len() >= self.most {
             self.make_room();
         }
         self.handles.push_back(delivery);

@@ -3,7 +3,9 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::completion::{BatchResult, FlushToken, Outcome, PendingCallback};
+use crate::completion::{
+    BatchResult, Callback, Delivery, FlushToken, Outcome, PendingCallback, RecordFacts,
+};
 use crate::error::{DeliveryCause, Error};
 use crate::record::RecordBatchBuilder;
 use crate::sync::Arc;
@@ -112,6 +114,18 @@ impl ProducerBatch {
             pooled: false,
             ..*whole
         }
+    }
+
+    /// Notes who is to hear of a record.
+    pub(crate) fn enter(
+        &mut self,
+        record: RecordFacts,
+        callback: &mut Option<Callback>,
+    ) -> Delivery {
+        if let Some(run) = callback.take() {
+            self.callbacks.push(PendingCallback::new(record, run));
+        }
+        Delivery::new(Arc::clone(&self.result), record)
     }
 
     pub(crate) fn record_count(&self) -> u32 {

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use super::batch::ProducerBatch;
 use super::inbox::{Event, Inbox, PartitionId};
-use crate::completion::{
-    BatchResult, Callback, Delivery, Lane, PendingCallback, RecordFacts, WaitListener,
-};
+use crate::completion::{BatchResult, Callback, Delivery, Lane, RecordFacts, WaitListener};
 use crate::error::Error;
 use crate::record::RecordData;
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -34,12 +32,13 @@ pub(crate) struct Limits {
     pub(crate) linger: Duration,
 }
 
-/// How old a reading of the wall clock a record's timestamp may be: about what the coarse clock lags.
+/// How old the reading of the wall clock behind a record's timestamp may be: about what the coarse
+/// clock lags.
 const STAMP_LAG: Duration = Duration::from_millis(5);
 
 /// What the partition's lock guards.
 pub(crate) struct QueueState {
-    pub(crate) batches: VecDeque<ProducerBatch>,
+    pub(crate) batches: VecDeque<Box<ProducerBatch>>,
     /// What the sender has been told and has not looked at yet.
     pub(crate) told: Told,
     /// Linger is so short that a batch's records may share a reading of the clock.
@@ -118,8 +117,8 @@ impl PartitionQueue {
         self.state.lock()
     }
 
-    /// Appends to the open batch, if it has room: the way of nearly all records. `enter` notes in the
-    /// batch who is to hear of the record.
+    /// Appends to the open batch, if it has room: the way of nearly all records. `enter` notes in
+    /// the batch who is to hear of the record.
     #[inline]
     pub(crate) fn append_to_open<R>(
         &self,
@@ -211,7 +210,7 @@ impl PartitionQueue {
         let result = Arc::new(BatchResult::new(Arc::clone(&self.topic), self.partition, listener));
         let mut batch = ProducerBatch::new(memory, result, clock.now(), clock.wall_millis());
         batch.callbacks.reserve_exact(state.expected_callbacks);
-        state.batches.push_back(batch);
+        state.batches.push_back(Box::new(batch));
         match state.enter_last(append, callback, clock) {
             Some(delivery) => Appended::Done(delivery),
             None => {
@@ -255,7 +254,7 @@ impl PartitionQueue {
     pub(crate) fn take_first(
         &self,
         state: &mut QueueState,
-    ) -> Option<(ProducerBatch, Option<MonoTime>)> {
+    ) -> Option<(Box<ProducerBatch>, Option<MonoTime>)> {
         let first = state.batches.pop_front()?;
         let next = self.due(state);
         state.told = next.map_or(Told::Nothing, |(told, _)| told);
@@ -284,7 +283,7 @@ impl WaitListener for PartitionQueue {
             return;
         }
         // Only a batch whose records all have waiters ends its linger; see `fully_awaited`.
-        if !state.batches.front().is_some_and(ProducerBatch::fully_awaited) {
+        if !state.batches.front().is_some_and(|first| first.fully_awaited()) {
             return;
         }
         state.told = Told::Now;
@@ -334,11 +333,7 @@ impl QueueState {
         clock: &Clock,
     ) -> Option<Delivery> {
         let (batch, index) = self.append_to_last(append, clock)?;
-        let facts = append.facts(index);
-        if let Some(callback) = callback.take() {
-            batch.callbacks.push(PendingCallback::new(facts, callback));
-        }
-        Some(Delivery::new(Arc::clone(&batch.result), facts))
+        Some(batch.enter(append.facts(index), callback))
     }
 
     /// Gives back the room that a backlog has left behind.
@@ -357,7 +352,11 @@ impl QueueState {
     }
 
     /// Takes out what was not delivered in time. The oldest come first.
-    pub(crate) fn take_overdue(&mut self, timeout: Duration, now: MonoTime) -> Vec<ProducerBatch> {
+    pub(crate) fn take_overdue(
+        &mut self,
+        timeout: Duration,
+        now: MonoTime,
+    ) -> Vec<Box<ProducerBatch>> {
         let mut overdue = Vec::new();
         while self.batches.front().is_some_and(|b| b.deadline(timeout) <= now) {
             overdue.extend(self.batches.pop_front());
@@ -368,7 +367,7 @@ impl QueueState {
     /// Puts a batch back to be tried again: before all whose sequence is later or not given yet;
     /// without sequences before all that were started no earlier, so that the first one is the
     /// next to expire.
-    pub(crate) fn put_back(&mut self, batch: ProducerBatch) {
+    pub(crate) fn put_back(&mut self, batch: Box<ProducerBatch>) {
         let place = match batch.stamp {
             None => self.batches.iter().take_while(|other| other.created < batch.created).count(),
             Some(stamp) => self

@@ -186,10 +186,17 @@ impl Core {
             None => None,
         };
         let mut append = append_of(record, sticky);
-        let delivery = self
-            .accumulator
-            .append(topic, partition, &mut append, &mut callback, patience)
-            .map_err(|error| self.explain(error))?;
+        let open =
+            topic.queue(partition).append_to_open(&mut append, &self.clock, |batch, facts| {
+                batch.enter(facts, &mut callback)
+            });
+        let delivery = match open {
+            Some(delivery) => delivery,
+            None => self
+                .accumulator
+                .append(topic, partition, &mut append, &mut callback, patience)
+                .map_err(|error| self.explain(error))?,
+        };
         if let Some(slot) = slot {
             slot.keep();
         }

@@ -258,7 +258,7 @@ impl<'a> RecordBatch<'a> {
         let (bytes, base) = (&self.bytes[RECORD_BATCH_OVERHEAD..], &self.header);
         match u32::try_from(record_count) {
             Ok(count) if count as usize <= bytes.len() / MIN_RECORD_SIZE => {
-                Ok(Records::new(bytes, &[], count, base.base_offset, base.base_timestamp))
+                Ok(Records::new([bytes, &[]], &[], count, base.base_offset, base.base_timestamp))
             }
             _ => Err(BatchError::Count { record_count, last_offset_delta }),
         }
@@ -287,8 +287,9 @@ pub struct Record<'a> {
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     bytes: &'a [u8],
-    /// Segments that follow `bytes`; a record lies wholly in one.
+    /// Segments that follow `bytes`, then the last one; a record lies wholly in one.
     segments: &'a [Vec<u8>],
+    last: &'a [u8],
     /// The places in the batch of the records that are still to come.
     indexes: std::ops::Range<u32>,
     base_offset: i64,
@@ -296,15 +297,15 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// Reads `count` records from `bytes` and the segments after them.
+    /// Reads `count` records from the first bytes, the segments after them, and the last ones.
     pub(super) fn new(
-        bytes: &'a [u8],
+        [bytes, last]: [&'a [u8]; 2],
         segments: &'a [Vec<u8>],
         count: u32,
         base_offset: i64,
         base_timestamp: i64,
     ) -> Self {
-        Self { bytes, segments, indexes: 0..count, base_offset, base_timestamp }
+        Self { bytes, segments, last, indexes: 0..count, base_offset, base_timestamp }
     }
 
     /// The record at this place in the batch, which is next in the bytes. `None` if malformed.
@@ -338,9 +339,12 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let index = self.indexes.next()?;
-        while let (true, Some((next, rest))) = (self.bytes.is_empty(), self.segments.split_first())
-        {
-            (self.bytes, self.segments) = (next, rest);
+        while self.bytes.is_empty() {
+            match self.segments.split_first() {
+                Some((next, rest)) => (self.bytes, self.segments) = (next, rest),
+                None if self.last.is_empty() => break,
+                None => self.bytes = std::mem::take(&mut self.last),
+            }
         }
         let record = self.take_record(index);
         if record.is_none() {

@@ -1,12 +1,11 @@
 //! Encoding records in place, the one copy that a record sees on its way.
 //!
-//! Owned by a batch of the accumulator: the user's thread appends under the partition's lock, and
-//! whichever thread ends the batch seals it. The sender thread then completes the header, and once
-//! more if the batch gets another epoch or sequence. Memory comes in segments of fixed capacity and
-//! never grows here.
+//! Owned by a batch of the accumulator: the user's thread appends under the partition's lock. The
+//! sender thread then completes the header, with the checksum, and once more if the batch gets
+//! another epoch or sequence. Memory comes in segments of fixed capacity and never grows here.
 
 use super::batch::{self, Records, offset};
-use super::{Header, RECORD_BATCH_OVERHEAD, checksum, varint};
+use super::{Header, RECORD_BATCH_OVERHEAD, varint};
 
 /// What a record holds, borrowed from the caller.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +31,15 @@ impl RecordData<'_> {
 /// A batch under construction.
 #[derive(Debug)]
 pub struct RecordBatchBuilder {
-    /// The batch's bytes. The first segment begins with the header; a record lies wholly in one.
-    segments: Vec<Vec<u8>>,
+    /// The batch's bytes are those of `full`, then those of `last`, where records are added. The
+    /// first segment begins with the header; a record lies wholly in one.
+    last: Vec<u8>,
+    full: Vec<Vec<u8>>,
     /// Bytes in all segments, also while they are moved out.
     size: usize,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
-    /// The CRC-32C of the records; known once the batch is sealed.
-    records_crc: Option<u32>,
 }
 
 impl RecordBatchBuilder {
@@ -51,12 +50,12 @@ impl RecordBatchBuilder {
         first_segment.clear();
         first_segment.extend_from_slice(&[0; RECORD_BATCH_OVERHEAD]);
         Self {
-            segments: vec![first_segment],
+            last: first_segment,
+            full: Vec::new(),
             size: RECORD_BATCH_OVERHEAD,
             count: 0,
             base_timestamp: -1,
             max_timestamp: -1,
-            records_crc: None,
         }
     }
 
@@ -64,13 +63,11 @@ impl RecordBatchBuilder {
     /// nothing is written then, and [`add_segment`](Self::add_segment) makes room.
     #[inline(always)]
     pub fn try_append(&mut self, record: &RecordData<'_>) -> Option<u32> {
-        debug_assert!(self.records_crc.is_none(), "the batch is sealed");
         let index = self.count;
         let delta = self.timestamp_delta(record.timestamp);
-        let segment = self.segments.last_mut()?;
-        self.size += match append_fast(segment, record, delta, index) {
+        self.size += match append_fast(&mut self.last, record, delta, index) {
             Some(size) => size,
-            None => append_any(segment, record, delta, index)?,
+            None => append_any(&mut self.last, record, delta, index)?,
         };
         if index == 0 {
             (self.base_timestamp, self.max_timestamp) = (record.timestamp, record.timestamp);
@@ -95,9 +92,8 @@ impl RecordBatchBuilder {
 
     /// Adds memory, for the records that come. What the segment holds is dropped.
     pub fn add_segment(&mut self, mut segment: Vec<u8>) {
-        debug_assert!(self.records_crc.is_none(), "the batch is sealed");
         segment.clear();
-        self.segments.push(segment);
+        self.full.push(std::mem::replace(&mut self.last, segment));
     }
 
     /// The batch's bytes so far, the header included.
@@ -108,7 +104,7 @@ impl RecordBatchBuilder {
 
     /// The bytes that the last segment has left.
     pub fn room(&self) -> usize {
-        self.segments.last().map_or(0, |segment| segment.capacity() - segment.len())
+        self.last.capacity() - self.last.len()
     }
 
     /// The number of records.
@@ -131,25 +127,8 @@ impl RecordBatchBuilder {
         self.max_timestamp
     }
 
-    /// Whether the batch is sealed.
-    pub fn is_sealed(&self) -> bool {
-        self.records_crc.is_some()
-    }
-
-    /// Ends the appending and checksums the records. Sealing again does nothing.
-    pub fn seal(&mut self) {
-        if self.records_crc.is_none() {
-            let mut skip = RECORD_BATCH_OVERHEAD;
-            let crc = self.segments.iter().fold(0, |crc, segment| {
-                crc32c::crc32c_append(crc, &segment[std::mem::take(&mut skip)..])
-            });
-            self.records_crc = Some(crc);
-        }
-    }
-
     /// Writes the header, for a batch with at least one record. A producer that is not idempotent
-    /// has -1 for id, epoch and sequence. May be called again with others: it touches the header
-    /// only. Seals the batch if need be.
+    /// has -1 for id, epoch and sequence. May be called again with others.
     pub fn finish(
         &mut self,
         producer_id: i64,
@@ -158,12 +137,10 @@ impl RecordBatchBuilder {
         transactional: bool,
     ) {
         debug_assert!(self.count > 0, "a batch has at least one record");
-        self.seal();
         let size = self.size();
         debug_assert!(i32::try_from(size).is_ok(), "a batch of {size} bytes");
         let attributes = if transactional { batch::TRANSACTIONAL } else { 0 };
-        let records_crc = self.records_crc.unwrap_or_default();
-        let header = &mut self.segments[0][..RECORD_BATCH_OVERHEAD];
+        let header = self.full.first_mut().unwrap_or(&mut self.last);
 
         // The base offset, 0, is the broker's to set, as is the leader epoch.
         let batch_length = (size - offset::PARTITION_LEADER_EPOCH) as i32;
@@ -179,41 +156,51 @@ impl RecordBatchBuilder {
         set(header, offset::BASE_SEQUENCE, base_sequence.to_be_bytes());
         set(header, offset::RECORD_COUNT, self.count.to_be_bytes());
 
-        let header_crc = crc32c::crc32c(&header[offset::ATTRIBUTES..]);
-        let records_len = (size - RECORD_BATCH_OVERHEAD) as u32;
-        let crc = checksum::combine(header_crc, records_crc, records_len);
+        let mut skip = offset::ATTRIBUTES;
+        let crc = self.segments().fold(0, |crc, segment| {
+            crc32c::crc32c_append(crc, &segment[std::mem::take(&mut skip)..])
+        });
+        let header = self.full.first_mut().unwrap_or(&mut self.last);
         set(header, offset::CRC, crc.to_be_bytes());
     }
 
     /// The batch's bytes, in order.
-    pub fn segments(&self) -> &[Vec<u8>] {
-        &self.segments
+    pub fn segments(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.full.iter().chain(std::iter::once(&self.last))
     }
 
     /// Moves the batch's bytes out, for a request that owns them while it is under way.
     pub fn move_segments(&mut self, into: &mut Vec<Vec<u8>>) {
-        into.append(&mut self.segments);
+        into.append(&mut self.full);
+        into.push(std::mem::take(&mut self.last));
     }
 
     /// Takes the bytes back that [`move_segments`](Self::move_segments) gave away.
     pub fn restore_segments(&mut self, segments: impl IntoIterator<Item = Vec<u8>>) {
-        debug_assert!(self.segments.is_empty(), "the batch has its bytes");
-        self.segments.extend(segments);
+        debug_assert!(self.last.capacity() == 0 && self.full.is_empty(), "it has its bytes");
+        for segment in segments {
+            if self.last.capacity() > 0 {
+                self.full.push(std::mem::take(&mut self.last));
+            }
+            self.last = segment;
+        }
     }
 
     /// The memory, to be used again.
-    pub fn into_segments(self) -> Vec<Vec<u8>> {
-        self.segments
+    pub fn into_segments(self) -> impl Iterator<Item = Vec<u8>> {
+        self.full.into_iter().chain(std::iter::once(self.last))
     }
 
     /// The records again, for splitting the batch or handing them back; their offsets are their
     /// places in it.
     pub fn records(&self) -> Records<'_> {
-        let (first, rest) = match self.segments.split_first() {
-            Some((first, rest)) => (&first[RECORD_BATCH_OVERHEAD..], rest),
-            None => (&[][..], &[][..]),
+        let (first, full, last) = match self.full.split_first() {
+            Some((first, full)) => (first, full, &self.last[..]),
+            None => (&self.last, &[][..], &[][..]),
         };
-        Records::new(first, rest, self.count, 0, self.base_timestamp)
+        // Nothing while the bytes are moved out.
+        let first = first.get(RECORD_BATCH_OVERHEAD..).unwrap_or_default();
+        Records::new([first, last], full, self.count, 0, self.base_timestamp)
     }
 }
 

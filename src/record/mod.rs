@@ -6,12 +6,10 @@
 
 mod batch; // the header's layout, reading and checking
 mod builder; // encoding in place
-mod checksum; // CRC-32C of parts put together
 mod varint; // zigzag numbers of variable length
 
 pub use self::batch::{BatchError, Record, RecordBatch, RecordBatchHeader, Records, TimestampType};
 pub use self::builder::{RecordBatchBuilder, RecordData, estimate_size_upper_bound};
-pub use self::checksum::combine as combine_checksums;
 
 use std::borrow::Cow;
 

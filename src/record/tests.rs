@@ -57,7 +57,7 @@ fn built(records: &[RecordData<'_>]) -> Vec<u8> {
         builder.try_append(record).unwrap();
     }
     builder.finish(-1, -1, -1, false);
-    builder.segments().concat()
+    bytes_of(&builder)
 }
 
 /// Changes a batch and mends its checksum.
@@ -86,7 +86,7 @@ fn a_batch_has_the_bytes_that_the_format_says() {
         &[0, 0, 0, 68], // length
         &[255; 4],      // leader epoch
         &[2],           // magic
-        &builder.segments()[0][17..21],
+        &builder.segments().next().unwrap()[17..21],
         &[0, 16],                  // attributes: transactional
         &[0, 0, 0, 1],             // last offset delta
         &[0, 0, 0, 0, 0, 0, 0, 5], // base timestamp
@@ -98,7 +98,7 @@ fn a_batch_has_the_bytes_that_the_format_says() {
         &[22, 0, 0, 0, 2, b'k', 2, b'v', 2, 2, b'h', 1],
         &[12, 0, 1, 2, 1, 1, 0],
     ];
-    assert_eq!(builder.segments()[0], expected.concat());
+    assert_eq!(bytes_of(&builder), expected.concat());
 }
 
 #[test]
@@ -107,15 +107,18 @@ fn a_record_that_does_not_fit_writes_nothing_and_goes_into_the_next_segment() {
     let mut builder = RecordBatchBuilder::new(Vec::with_capacity(RECORD_BATCH_OVERHEAD + 30));
     assert_eq!(builder.record_size(&data(&value)), 27);
     assert_eq!(builder.try_append(&data(&value)), Some(0));
-    let before = (builder.size(), builder.count(), builder.segments()[0].clone());
+    let before = (builder.size(), builder.count(), builder.segments().next().unwrap().clone());
     assert_eq!(builder.try_append(&data(&value)), None);
-    assert_eq!((builder.size(), builder.count(), builder.segments()[0].clone()), before);
+    assert_eq!(
+        (builder.size(), builder.count(), builder.segments().next().unwrap().clone()),
+        before
+    );
 
     builder.add_segment(vec![0; 27]);
     assert_eq!(builder.try_append(&data(&value)), Some(1));
     assert_eq!(builder.room(), 0);
     builder.finish(1, 0, 0, false);
-    assert_eq!(verdict(&builder.segments().concat()), Ok(()));
+    assert_eq!(verdict(&bytes_of(&builder)), Ok(()));
 }
 
 #[test]
@@ -123,9 +126,9 @@ fn finishing_again_renumbers_the_header_and_leaves_the_records_alone() {
     let mut builder = RecordBatchBuilder::new(Vec::with_capacity(256));
     builder.try_append(&data(b"value")).unwrap();
     builder.finish(1, 2, 3, false);
-    let first = builder.segments().concat();
+    let first = bytes_of(&builder);
     builder.finish(1, 3, 0, false);
-    let second = builder.segments().concat();
+    let second = bytes_of(&builder);
     assert_eq!(first[RECORD_BATCH_OVERHEAD..], second[RECORD_BATCH_OVERHEAD..]);
     assert_eq!(verdict(&second), Ok(()));
     let header = RecordBatchHeader::decode(&second).unwrap();
@@ -232,10 +235,10 @@ proptest! {
             prop_assert_eq!(builder.size(), size + predicted);
         }
         let place_of = |s: &Vec<u8>| (s.as_ptr(), s.capacity());
-        let memory: Vec<_> = builder.segments().iter().map(place_of).collect();
+        let memory: Vec<_> = builder.segments().map(place_of).collect();
         builder.finish(id, epoch, sequence, transactional);
 
-        let bytes = builder.segments().concat();
+        let bytes = bytes_of(&builder);
         prop_assert_eq!(bytes.len(), builder.size());
         let (batch, rest) = RecordBatch::split_first(&bytes).unwrap();
         prop_assert!(rest.is_empty());
@@ -250,7 +253,7 @@ proptest! {
         let wanted: Vec<_> = (0..).zip(&records).map(|(i, r)| Ok(r.read(i))).collect();
         prop_assert_eq!(&batch.records().unwrap().collect::<Vec<_>>(), &wanted);
         prop_assert_eq!(&builder.records().collect::<Vec<_>>(), &wanted);
-        let after: Vec<_> = builder.into_segments().iter().map(place_of).collect();
+        let after: Vec<_> = builder.into_segments().map(|segment| place_of(&segment)).collect();
         prop_assert_eq!(memory, after);
     }
 
@@ -271,4 +274,8 @@ proptest! {
             }
         }
     }
+}
+
+fn bytes_of(builder: &RecordBatchBuilder) -> Vec<u8> {
+    builder.segments().flatten().copied().collect()
 }

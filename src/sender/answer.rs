@@ -124,7 +124,7 @@ impl<C: KafkaClient> Sender<C> {
     fn judge(
         &mut self,
         id: PartitionId,
-        mut batch: ProducerBatch,
+        mut batch: Box<ProducerBatch>,
         answer: &Answer<'_>,
         now: MonoTime,
     ) {
@@ -187,7 +187,7 @@ impl<C: KafkaClient> Sender<C> {
         batch.attempts <= self.config.retries
     }
 
-    fn deliver(&mut self, id: PartitionId, batch: ProducerBatch, base_offset: i64, time: i64) {
+    fn deliver(&mut self, id: PartitionId, batch: Box<ProducerBatch>, base_offset: i64, time: i64) {
         if let Some(stamp) = &batch.stamp {
             self.index.partition_mut(id).sequences.on_delivered(stamp);
         }
@@ -199,7 +199,7 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Puts the batch back in line, not before its backoff is over.
-    fn retry(&mut self, id: PartitionId, mut batch: ProducerBatch, now: MonoTime) {
+    fn retry(&mut self, id: PartitionId, mut batch: Box<ProducerBatch>, now: MonoTime) {
         if batch.deadline(self.config.delivery_timeout) <= now || !self.phase.retries() {
             let cause = batch.last_cause.clone();
             let ended =
@@ -215,7 +215,7 @@ impl<C: KafkaClient> Sender<C> {
     fn fail_by_answer(
         &mut self,
         id: PartitionId,
-        batch: ProducerBatch,
+        batch: Box<ProducerBatch>,
         response: &PartitionProduceResponse,
         now: MonoTime,
     ) {

@@ -85,8 +85,8 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// A user's thread tells of a partition: as a rule it is to have a timer or a place in line, and
-    /// what is in its queue can wait until it is drained.
+    /// A user's thread tells of a partition: as a rule it is to have a timer or a place in line,
+    /// and what is in its queue can wait until it is drained.
     pub(super) fn hear_partition(&mut self, id: PartitionId, due: MonoTime, now: MonoTime) {
         let c = self.circumstances(now);
         if c.hurry || c.producer == Some(None) || !self.index.may_be_drained(id) {
@@ -188,7 +188,7 @@ impl<C: KafkaClient> Sender<C> {
     pub(super) fn give_up(
         &mut self,
         id: PartitionId,
-        batch: ProducerBatch,
+        batch: Box<ProducerBatch>,
         cause: DeliveryCause,
         now: MonoTime,
     ) {

@@ -13,7 +13,7 @@ pub(super) struct Part {
     /// The topic's id as it was when the request was made.
     pub(super) topic_id: Uuid,
     /// The batch without its bytes, which are the frame's; gone if it has expired meanwhile.
-    pub(super) batch: Option<ProducerBatch>,
+    pub(super) batch: Option<Box<ProducerBatch>>,
     /// The batch's stamp, also when the batch is gone.
     pub(super) stamp: Option<Stamp>,
     /// How many of the frame's segments are the batch's.

@@ -27,8 +27,8 @@ pub(super) struct Partition {
     pub(super) sequences: Sequences,
     /// The requests under way with a batch of this partition, oldest first.
     pub(super) in_flight: VecDeque<Seat>,
-    /// Nothing in its queue is due before the timer fires or a user's thread tells of it. So there is
-    /// no need to lock it, which users' threads do for each record.
+    /// Nothing in its queue is due before the timer fires or a user's thread tells of it. So there
+    /// is no need to lock it, which users' threads do for each record.
     pub(super) quiet: bool,
     /// In whose ready line it stands.
     ready_at: Option<NodeId>,
@@ -76,12 +76,12 @@ impl Index {
         (0..u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)).map(PartitionId)
     }
 
-    /// Puts batches back that are to be tried again, the last one first: without stamps each goes to
-    /// the front.
+    /// Puts batches back that are to be tried again, the last one first: without stamps each goes
+    /// to the front.
     pub(super) fn put_back(
         &mut self,
         id: PartitionId,
-        batches: impl DoubleEndedIterator<Item = ProducerBatch>,
+        batches: impl DoubleEndedIterator<Item = Box<ProducerBatch>>,
     ) {
         let partition = self.partition_mut(id);
         partition.quiet = false;

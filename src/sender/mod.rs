@@ -183,7 +183,7 @@ impl<C: KafkaClient> Sender<C> {
             if queue.batches.is_empty() && partition.in_flight.is_empty() {
                 continue;
             }
-            queue.batches.iter_mut().for_each(mark);
+            queue.batches.iter_mut().for_each(|batch| mark(batch));
             drop(queue);
             for seat in &partition.in_flight {
                 let part = self.flights.part_mut(*seat);
@@ -256,8 +256,8 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// The batch's fate is decided: memory back, waiters woken, callbacks handed over.
-    fn complete(&mut self, id: PartitionId, batch: ProducerBatch, outcome: Outcome) {
-        let ProducerBatch { builder, result, callbacks, flushes: mut flush, pooled, .. } = batch;
+    fn complete(&mut self, id: PartitionId, batch: Box<ProducerBatch>, outcome: Outcome) {
+        let ProducerBatch { builder, result, callbacks, flushes: mut flush, pooled, .. } = *batch;
         let records = builder.count() as usize;
         if pooled {
             self.freed.extend(builder.into_segments());
@@ -274,7 +274,13 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// The batch has failed.
-    fn fail(&mut self, id: PartitionId, batch: ProducerBatch, cause: DeliveryCause, now: MonoTime) {
+    fn fail(
+        &mut self,
+        id: PartitionId,
+        batch: Box<ProducerBatch>,
+        cause: DeliveryCause,
+        now: MonoTime,
+    ) {
         let error = self.delivery_error(id, &batch, cause, now);
         self.complete(id, batch, Outcome::Failed(error));
     }

@@ -50,7 +50,7 @@ struct Drained {
     topic: Arc<str>,
     partition: i32,
     topic_id: Uuid,
-    batch: ProducerBatch,
+    batch: Box<ProducerBatch>,
 }
 
 impl<C: KafkaClient> Sender<C> {

@@ -14,7 +14,7 @@ use crate::time::MonoTime;
 impl<C: KafkaClient> Sender<C> {
     /// Puts the batch's records back in line in two or more batches of about half its size. They
     /// keep their sequences, and their handles follow them.
-    pub(super) fn split(&mut self, id: PartitionId, batch: ProducerBatch, now: MonoTime) {
+    pub(super) fn split(&mut self, id: PartitionId, batch: Box<ProducerBatch>, now: MonoTime) {
         let Some(builders) = halves(&batch.builder) else {
             // We wrote these bytes ourselves.
             debug_assert!(false, "a batch of ours can't be read");
@@ -27,14 +27,14 @@ impl<C: KafkaClient> Sender<C> {
             Some(stamp) => partition.sequences.on_split(stamp, counts).map(Some).collect(),
             None => vec![None; builders.len()],
         };
-        let mut parts: Vec<ProducerBatch> = Vec::with_capacity(builders.len());
+        let mut parts: Vec<Box<ProducerBatch>> = Vec::with_capacity(builders.len());
         for (builder, stamp) in builders.into_iter().zip(stamps) {
             let listener = Arc::clone(&partition.queue) as Arc<dyn WaitListener>;
             let (topic, number) = (Arc::clone(&partition.queue.topic), partition.queue.partition);
             let result = Arc::new(BatchResult::new(topic, number, listener));
-            parts.push(ProducerBatch::part_of(&batch, builder, result, stamp));
+            parts.push(Box::new(ProducerBatch::part_of(&batch, builder, result, stamp)));
         }
-        let ProducerBatch { builder, result, callbacks, flushes, pooled, .. } = batch;
+        let ProducerBatch { builder, result, callbacks, flushes, pooled, .. } = *batch;
         share_out(
             callbacks,
             &mut parts,
@@ -70,7 +70,7 @@ impl<C: KafkaClient> Sender<C> {
 /// Hands `items`, in the order of their indexes, to the parts that hold them.
 fn share_out<T>(
     items: Vec<T>,
-    parts: &mut [ProducerBatch],
+    parts: &mut [Box<ProducerBatch>],
     index: impl Fn(&T) -> u32,
     mut give: impl FnMut(&mut ProducerBatch, T, u32),
 ) {
@@ -88,7 +88,7 @@ fn share_out<T>(
 /// The records again, in batches of at most half the size, or of one record. The memory is not the
 /// pool's: the sender can't wait for any.
 fn halves(whole: &RecordBatchBuilder) -> Option<Vec<RecordBatchBuilder>> {
-    let size: usize = whole.segments().iter().map(Vec::len).sum();
+    let size: usize = whole.segments().map(Vec::len).sum();
     let target = RECORD_BATCH_OVERHEAD + (size - RECORD_BATCH_OVERHEAD) / 2;
     let mut parts: Vec<RecordBatchBuilder> = Vec::new();
     for record in whole.records() {

@@ -93,7 +93,7 @@ fn build(records: &[Wanted], producer: (i64, i16, i32, bool)) -> Vec<u8> {
         }
     }
     builder.finish(producer.0, producer.1, producer.2, producer.3);
-    builder.segments().concat()
+    builder.segments().flatten().copied().collect()
 }
 
 /// The fields that a batch's header has for the producer.

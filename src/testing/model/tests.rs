@@ -23,7 +23,7 @@ pub(super) fn batch(id: i64, epoch: i16, sequence: i32, values: &[&str]) -> Vec<
         assert!(builder.try_append(&record).is_some());
     }
     builder.finish(id, epoch, sequence, false);
-    builder.into_segments().concat()
+    builder.into_segments().flatten().collect()
 }
 
 fn cluster(releases: &[Release]) -> Model {

@@ -94,7 +94,7 @@ impl Limit<'_> {
         let mut from = 0;
         for (split, (_, batch)) in self.splits.iter().zip(&filled) {
             parts.push(IoSlice::new(&self.head[from..*split]));
-            parts.extend(batch.segments().iter().map(|segment| IoSlice::new(segment)));
+            parts.extend(batch.segments().map(|segment| IoSlice::new(segment)));
             from = *split;
         }
         parts.push(IoSlice::new(&self.head[from..]));
