@@ -12,16 +12,18 @@ use crate::record::RecordData;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::{Clock, MonoTime};
 
-/// One partition's batches and their lock, the one that `send` takes.
+/// One partition's batches and their lock, the one that `send` takes. What each append needs comes
+/// first, in two cache lines.
+#[repr(C)]
 pub(crate) struct PartitionQueue {
+    state: Mutex<QueueState>,
+    limits: Limits,
     pub(crate) id: PartitionId,
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     /// Where this partition's callbacks queue.
     pub(crate) lane: Arc<Lane>,
     inbox: Arc<Inbox>,
-    limits: Limits,
-    state: Mutex<QueueState>,
 }
 
 /// The settings that an append looks at.

@@ -30,16 +30,18 @@ impl RecordData<'_> {
 
 /// A batch under construction.
 #[derive(Debug)]
+#[repr(C)] // what each append needs, then what it doesn't
 pub struct RecordBatchBuilder {
-    /// The batch's bytes are those of `full`, then those of `last`, where records are added. The
-    /// first segment begins with the header; a record lies wholly in one.
+    /// The segment that records are added to.
     last: Vec<u8>,
-    full: Vec<Vec<u8>>,
     /// Bytes in all segments, also while they are moved out.
     size: usize,
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
+    /// The segments before it. The first one of all begins with the header; a record lies wholly
+    /// in one.
+    full: Vec<Vec<u8>>,
 }
 
 impl RecordBatchBuilder {
