@@ -354,6 +354,7 @@ impl QueueState {
     }
 
     /// Takes out what was not delivered in time. The oldest come first.
+    #[expect(clippy::vec_box, reason = "batches are moved from place to place by their pointers")]
     pub(crate) fn take_overdue(
         &mut self,
         timeout: Duration,

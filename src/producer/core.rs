@@ -80,6 +80,21 @@ impl Core {
         }
     }
 
+    /// As [`send_with`](Self::send_with), with a handle beside the callback.
+    #[cfg(test)]
+    pub(super) fn send_observed(
+        &self,
+        name: &str,
+        record: &TopicRecord<'_>,
+        callback: Callback,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        match self.accumulator.topics.find(name) {
+            Some(topic) => self.send_by_all_means(&topic, record, Some(callback), patience),
+            None => self.send_to_new(name, record, Some(callback), patience),
+        }
+    }
+
     #[cold]
     fn send_to_new(
         &self,

@@ -132,7 +132,8 @@ impl KafkaProducer {
         callback: crate::completion::Callback,
     ) -> Result<Delivery, Error> {
         let core = &self.handle.core;
-        core.send(record.topic(), record.without_topic(), Some(callback), &mut core.patience())
+        let (name, record) = (record.topic(), record.without_topic());
+        core.send_observed(name, record, callback, &mut core.patience())
     }
 
     /// What the threads of this producer share, for a test to look at when it is closed.
