@@ -330,6 +330,10 @@ impl Taken {
     }
 }
 
+#[cfg(all(test, loom))]
+#[path = "buffer_pool_loom.rs"]
+mod loom_models;
+
 #[cfg(test)]
 mod tests {
     use super::*;

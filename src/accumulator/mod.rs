@@ -12,6 +12,8 @@
 pub(crate) mod batch;
 pub(crate) mod buffer_pool;
 pub(crate) mod inbox;
+#[cfg(all(test, loom))]
+mod loom_models;
 pub(crate) mod queue;
 pub(crate) mod topic_map;
 

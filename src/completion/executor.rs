@@ -265,6 +265,12 @@ impl CallbackExecutor {
         CallbacksLeft { callbacks: self.pool.outstanding() + dropped, threads_stuck }
     }
 
+    /// In a model: waits until all threads have ended, detached ones too.
+    #[cfg(all(test, loom))]
+    pub(super) fn wait_for_threads(&self) {
+        assert!(self.pool.wait_for_end(Duration::MAX));
+    }
+
     /// Joins the threads that have ended, detaches the others and counts them.
     fn join_ended(&self, has_ended: &[bool]) -> usize {
         let threads = std::mem::take(&mut *self.threads.lock());

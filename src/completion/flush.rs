@@ -54,6 +54,14 @@ impl FlushWait {
         self.state.tokens.load(Ordering::Acquire) == 0
     }
 
+    /// In a model: moves time on, and ends the waits whose time is over by then.
+    #[cfg(all(test, loom))]
+    pub(super) fn time_passes(&self, advance: impl FnOnce()) {
+        let _leaf = self.state.lock.lock();
+        advance();
+        self.state.over.notify_all();
+    }
+
     /// Blocks until the last token is dropped.
     ///
     /// # Errors

@@ -94,6 +94,36 @@ impl LogRelay {
     }
 }
 
+#[cfg(all(test, loom))]
+mod loom_models {
+    use super::*;
+    use crate::sync::Arc;
+    use crate::sync::model::{explore, join, spawn};
+
+    #[test]
+    fn a_line_left_while_the_drain_ends_is_not_forgotten() {
+        explore(4, || {
+            let relay = Arc::new(LogRelay::new());
+            let users = [(); 2].map(|()| {
+                let relay = Arc::clone(&relay);
+                spawn(move || {
+                    let mut logged = 0;
+                    for _ in 0..2 {
+                        // Whoever is asked to drain does it at once.
+                        let mut more = relay.leave(LogEvent::new(log::Level::Info, "line"));
+                        while more {
+                            more = relay.drain_turn_to(|_, _| logged += 1);
+                        }
+                    }
+                    logged
+                })
+            });
+            let logged: u32 = users.into_iter().map(join).sum();
+            assert_eq!(logged, 4);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

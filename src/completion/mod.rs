@@ -18,6 +18,8 @@ mod slots; // callback.max.pending
 
 #[cfg(test)]
 mod executor_tests;
+#[cfg(all(test, loom))]
+mod loom_models;
 #[cfg(test)]
 mod racing; // wake-ups, raced
 

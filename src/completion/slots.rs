@@ -89,6 +89,14 @@ impl Slots {
         self.used.load(Ordering::SeqCst)
     }
 
+    /// In a model: moves time on, and ends the waits whose time is over by then.
+    #[cfg(all(test, loom))]
+    pub(super) fn time_passes(&self, advance: impl FnOnce()) {
+        let _leaf = self.lock.lock();
+        advance();
+        self.freed.notify_all();
+    }
+
     /// Ends each wait for a slot with [`Error::Closed`].
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);

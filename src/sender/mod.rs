@@ -19,6 +19,10 @@ mod answer;
 mod due;
 mod in_flight;
 mod index;
+#[cfg(all(test, loom))]
+mod loom_client;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod produce;
 mod shutdown;
 mod split;

@@ -51,6 +51,27 @@ pub(crate) fn join<T>(thread: thread::JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// The sender's poll, of which a model needs no more than its sleep and its waker.
+#[derive(Debug, Default)]
+pub(crate) struct Poll {
+    woken: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Poll {
+    /// Ends the current wait or the next one.
+    pub(crate) fn wake(&self) {
+        *self.woken.lock() = true;
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn wait(&self) {
+        let mut woken = self.woken.lock();
+        self.bell.wait_while(&mut woken, |woken| !*woken);
+        *woken = false;
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(looms::Mutex<T>);
 
@@ -345,7 +366,9 @@ pub(crate) mod atomic {
 
                 pub(crate) fn store(&self, value: $value, order: Ordering) {
                     fence(order);
-                    self.0.store(value, order);
+                    // Loom would let a later swap miss a plain store beside another swap, as if a
+                    // read and its write could come apart. Swaps are in one order.
+                    self.0.swap(value, order);
                     fence(order);
                 }
 

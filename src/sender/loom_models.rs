@@ -1,0 +1,224 @@
+//! The whole way of a record under many interleavings: the real sender, accumulator, metadata and
+//! executor between a played broker and users' threads. Since no time passes, whoever waits is
+//! woken by another thread or the model fails: no linger, time-out or retry covers for a wake-up
+//! that was lost.
+
+use std::time::Duration;
+
+use super::loom_client::PlayedClient;
+use super::{Sender, SenderConfig};
+use crate::accumulator::inbox::{Event, Inbox};
+use crate::accumulator::queue::Append;
+use crate::accumulator::{Patience, RecordAccumulator};
+use crate::completion::{
+    Callback, CallbackExecutor, CallbacksLeft, Delivery, ExecutorKind, FlushWait, Slots,
+};
+use crate::error::Error;
+use crate::metadata::{Metadata, MetadataCell, MetadataSettings, TopicWait};
+use crate::random::Random;
+use crate::record::RecordData;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::model::{Poll, explore, join, spawn};
+use crate::sync::thread::JoinHandle;
+use crate::threads::Process;
+use crate::time::{Clock, ManualClock, MonoTime};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What users' threads share with the sender's.
+struct Shared {
+    accumulator: Arc<RecordAccumulator>,
+    metadata: Arc<MetadataCell>,
+    executor: Arc<CallbackExecutor>,
+}
+
+impl Shared {
+    /// What `send` comes to: wait for the topic, append, wait for memory.
+    fn send(&self, value: &[u8], callback: Option<Callback>) -> Result<Delivery, Error> {
+        let clock = &self.accumulator.clock;
+        let wake = || self.accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        let mut wait = TopicWait::new("t", None, clock.now(), MonoTime::MAX);
+        wait.wait(&self.metadata, clock, &wake)?;
+        let topic = self.accumulator.topics.find_or_add("t");
+        let data = RecordData { key: None, value: Some(value), headers: &[], timestamp: 0 };
+        let mut append = Append { data, own_timestamp: true, callback, sticky: false };
+        self.accumulator.append(&topic, 0, &mut append, &mut Patience::For(HOUR))
+    }
+
+    fn flush(&self) {
+        let flush = FlushWait::begin();
+        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)), MonoTime::ZERO);
+        flush.wait(&self.accumulator.clock, MonoTime::MAX).unwrap();
+    }
+
+    fn close(&self) {
+        self.metadata.close();
+        self.accumulator.inbox.push(Event::Close(HOUR), MonoTime::ZERO);
+    }
+}
+
+/// What a model begins with.
+#[derive(Clone, Copy)]
+struct Setup {
+    /// `buffer.memory`, in bytes.
+    memory: usize,
+    /// The topic's metadata are there before users' threads are.
+    knows_topic: bool,
+}
+
+const START: Setup = Setup { memory: 2_000, knows_topic: false };
+const RUNNING: Setup = Setup { memory: 2_000, knows_topic: true };
+
+/// A producer that lingers for an hour. The sender runs on the model's own thread until the
+/// producer is closed.
+fn produce<const USERS: usize>(
+    setup: Setup,
+    kind: ExecutorKind,
+    start_users: impl FnOnce(&Arc<Shared>) -> [JoinHandle<()>; USERS],
+) {
+    let poll = Arc::new(Poll::default());
+    let bell = {
+        let poll = Arc::clone(&poll);
+        Arc::new(move || poll.wake())
+    };
+    let inbox = Arc::new(Inbox::new(bell, Process::current()));
+    let clock = Clock::Manual(ManualClock::new());
+    let slots = Arc::new(Slots::new(10));
+    let executor = Arc::new(CallbackExecutor::start(kind, "model", slots).unwrap());
+    let metadata = Metadata::new(MetadataSettings {
+        bootstrap: vec![("bootstrap".into(), 9092)],
+        max_age: HOUR,
+        max_idle: HOUR,
+        retry_backoff: HOUR,
+        retry_backoff_max: HOUR,
+        rebootstrap_trigger: None,
+    });
+    let config = SenderConfig {
+        acks: -1,
+        idempotent: false,
+        one_in_flight: false,
+        max_request_size: 1_000_000,
+        request_timeout: HOUR,
+        delivery_timeout: 10 * HOUR,
+        linger: HOUR,
+        retries: 0,
+        retry_backoff: HOUR,
+        retry_backoff_max: HOUR,
+        wait_ends_linger: true,
+    };
+    let accumulator = RecordAccumulator::new(200, config.linger, setup.memory, inbox, clock);
+    let shared = Arc::new(Shared {
+        accumulator: Arc::new(accumulator),
+        metadata: Arc::clone(metadata.cell()),
+        executor: Arc::clone(&executor),
+    });
+    let accumulator = Arc::clone(&shared.accumulator);
+    let client = PlayedClient::new(poll);
+    let random = Random::new(1);
+    let mut sender = Sender::new(config, accumulator, client, metadata, executor, random);
+    let mut now = MonoTime::ZERO;
+    if setup.knows_topic {
+        shared.metadata.add_topic("t");
+        now = sender.run_once(now).unwrap();
+    }
+    let users = start_users(&shared);
+    while !sender.has_ended() {
+        now = sender.run_once(now).unwrap();
+    }
+    sender.end(now);
+    drop(sender);
+    users.into_iter().for_each(join);
+    shared.executor.begin_close();
+    assert_eq!(shared.executor.close(HOUR), CallbacksLeft::default());
+    let pool = &shared.accumulator.pool;
+    assert_eq!(pool.available(), pool.total());
+    assert!(!pool.has_waiters());
+}
+
+/// Two users that send and wait; the second one closes the producer when both are done.
+fn two_that_wait(shared: &Arc<Shared>) -> [JoinHandle<()>; 1] {
+    let send_and_wait = |shared: &Shared| drop(shared.send(b"v", None).unwrap().wait().unwrap());
+    let first = spawn({
+        let shared = Arc::clone(shared);
+        move || send_and_wait(&shared)
+    });
+    let shared = Arc::clone(shared);
+    [spawn(move || {
+        send_and_wait(&shared);
+        join(first);
+        shared.close();
+    })]
+}
+
+#[test]
+fn a_topic_that_two_threads_wait_for_is_found() {
+    explore(1, || produce(START, ExecutorKind::Inline, two_that_wait));
+}
+
+#[test]
+fn records_that_are_waited_for_are_delivered_without_linger() {
+    explore(1, || produce(RUNNING, ExecutorKind::Inline, two_that_wait));
+}
+
+#[test]
+fn memory_that_is_waited_for_is_brought_back_without_linger() {
+    // There is memory for one batch.
+    let setup = Setup { memory: 600, ..RUNNING };
+    explore(2, move || {
+        produce(setup, ExecutorKind::Inline, |shared| {
+            let send = |shared: &Shared| drop(shared.send(&[b'v'; 150], None).unwrap());
+            let first = spawn({
+                let shared = Arc::clone(shared);
+                move || send(&shared)
+            });
+            let shared = Arc::clone(shared);
+            [spawn(move || {
+                send(&shared);
+                join(first);
+                shared.close();
+            })]
+        });
+    });
+}
+
+#[test]
+fn a_flush_ends_when_records_and_callbacks_of_others_have() {
+    explore(1, || {
+        let ran = Arc::new(AtomicUsize::new(0));
+        produce(RUNNING, ExecutorKind::Threads(1), |shared| {
+            let user = spawn({
+                let (shared, ran) = (Arc::clone(shared), Arc::clone(&ran));
+                move || {
+                    let count = move || {
+                        ran.fetch_add(1, Ordering::SeqCst);
+                    };
+                    shared.executor.slots().try_acquire().unwrap().keep();
+                    shared.send(b"v", Some(Box::new(move |_| count()))).map(drop).unwrap();
+                }
+            });
+            let (shared, ran) = (Arc::clone(shared), Arc::clone(&ran));
+            [spawn(move || {
+                shared.flush();
+                join(user);
+                shared.flush();
+                assert_eq!(ran.load(Ordering::SeqCst), 1, "the flush did not wait");
+                shared.close();
+            })]
+        });
+    });
+}
+
+#[test]
+fn what_is_sent_while_the_producer_closes_is_refused_or_delivered() {
+    explore(3, || {
+        produce(RUNNING, ExecutorKind::Inline, |shared| {
+            let [user, closer] = [(); 2].map(|()| Arc::clone(shared));
+            let user = spawn(move || match user.send(b"v", None) {
+                Ok(delivery) => drop(delivery.wait().unwrap()),
+                Err(error) => assert!(matches!(error, Error::Closed), "{error}"),
+            });
+            [user, spawn(move || closer.close())]
+        });
+    });
+}
