@@ -20,7 +20,7 @@ mod tests; // through requests and responses
 mod topic; // topics, partitions, leaders
 mod view; // what a broker tells of the cluster
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +84,9 @@ pub(crate) struct Broker {
     pub(crate) versions: BTreeMap<ApiKey, VersionRange>,
     /// Whose rules it follows in all else.
     pub(crate) release: Release,
-    /// Until when, in milliseconds since 1970, the quota's bytes are used up.
-    pub(crate) quota_used_until_ms: i64,
+    /// Bytes of Produce requests that count against the quota, and when they came, in
+    /// milliseconds since 1970; oldest first.
+    charged: VecDeque<(i64, usize)>,
 }
 
 impl Broker {
@@ -98,7 +99,7 @@ impl Broker {
             alive: true,
             versions: release.versions(),
             release,
-            quota_used_until_ms: 0,
+            charged: VecDeque::new(),
         }
     }
 }
@@ -317,18 +318,21 @@ impl Model {
         }
     }
 
-    /// Much as Kafka's, which looks at the last ten seconds, though not to the millisecond.
+    /// Much as Kafka's, which counts the last ten seconds, though not to the millisecond.
     fn charge(&mut self, broker: i32, bytes: usize, now_ms: i64) -> Duration {
-        const BURST_MS: i64 = 10_000;
+        const WINDOW_MS: i64 = 10_000;
         let (Some(rate), Some(broker)) =
             (self.settings.producer_byte_rate, self.brokers.get_mut(&broker))
         else {
             return Duration::ZERO;
         };
-        let takes_ms = (bytes as i64).saturating_mul(1_000) / i64::from(rate.max(1));
-        broker.quota_used_until_ms = broker.quota_used_until_ms.max(now_ms) + takes_ms;
-        let over_ms = broker.quota_used_until_ms - now_ms - BURST_MS;
-        Duration::from_millis(u64::try_from(over_ms).unwrap_or(0))
+        broker.charged.push_back((now_ms, bytes));
+        while broker.charged.front().is_some_and(|(at_ms, _)| *at_ms + WINDOW_MS <= now_ms) {
+            broker.charged.pop_front();
+        }
+        let charged: usize = broker.charged.iter().map(|(_, bytes)| bytes).sum();
+        let takes_ms = (charged as i64).saturating_mul(1_000) / i64::from(rate.max(1));
+        Duration::from_millis(u64::try_from(takes_ms - WINDOW_MS).unwrap_or(0))
     }
 
     fn each_partition(&mut self, action: impl FnMut(&mut Partition)) {
