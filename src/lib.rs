@@ -181,6 +181,7 @@ mod transaction; // producer id, epoch, sequences
 // Beside the way.
 pub mod config;
 mod error;
+mod planted; // mistakes for the simulator to find, in tests only
 mod random;
 mod sync;
 mod threads; // named threads without signals

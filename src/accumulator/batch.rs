@@ -7,6 +7,7 @@ use crate::completion::{
     BatchResult, Callback, Delivery, FlushToken, Outcome, PendingCallback, RecordFacts,
 };
 use crate::error::{DeliveryCause, Error};
+use crate::planted::{Defect, is_planted};
 use crate::record::RecordBatchBuilder;
 use crate::sync::Arc;
 use crate::time::MonoTime;
@@ -138,6 +139,9 @@ impl ProducerBatch {
 
     /// When the batch fails if it is not delivered before.
     pub(crate) fn deadline(&self, delivery_timeout: Duration) -> MonoTime {
+        if is_planted(Defect::DeadlineSkipsBackoff) && self.attempts > 0 {
+            return (self.created + delivery_timeout).max(self.retry_at + delivery_timeout / 2);
+        }
         self.created + delivery_timeout
     }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::planted::{Defect, is_planted};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::{Clock, MonoTime};
@@ -188,6 +189,7 @@ impl BufferPool {
             if granted && gathered == self.poolable { state.reserved.pop() } else { None };
         match reserved {
             Some(buffer) => state.free.push(buffer),
+            None if is_planted(Defect::PoolTimeoutKeeps) => {}
             None => state.unallocated += gathered,
         }
         let garbage = self.serve(&mut state);

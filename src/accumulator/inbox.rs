@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::completion::FlushToken;
+use crate::planted::{Defect, is_planted};
 use crate::sync::{Arc, Mutex};
 use crate::threads::Process;
 use crate::time::MonoTime;
@@ -73,7 +74,8 @@ impl Inbox {
             return;
         }
         state.events.push(event);
-        let ring = state.asleep_until.is_some_and(|until| due < until);
+        let ring =
+            state.asleep_until.is_some_and(|until| due < until) && !is_planted(Defect::LostWakeUp);
         if ring {
             state.asleep_until = None;
         }

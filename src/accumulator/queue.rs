@@ -8,6 +8,7 @@ use super::batch::ProducerBatch;
 use super::inbox::{Event, Inbox, PartitionId};
 use crate::completion::{BatchResult, Callback, Delivery, Lane, RecordFacts, WaitListener};
 use crate::error::Error;
+use crate::planted::{Defect, is_planted};
 use crate::record::RecordData;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::{Clock, MonoTime};
@@ -379,6 +380,11 @@ impl QueueState {
                 .take_while(|other| other.stamp.is_some_and(|s| s.precedes(&stamp)))
                 .count(),
         };
+        let goes_last = match batch.stamp {
+            None => is_planted(Defect::UnmutedRetry),
+            Some(_) => is_planted(Defect::RetryBehindLater),
+        };
+        let place = if goes_last { self.batches.len() } else { place };
         self.batches.insert(place, batch);
         self.invariants();
     }

@@ -161,6 +161,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let before = state.state();
         self.fail_in_flight(node, unsent, None);
         let why = cause.to_string();
+        #[cfg(all(test, not(loom)))]
+        if let DisconnectCause::BadFrame(_) = &cause {
+            crate::sim::on_nonsense(&why);
+        }
         match (before, &cause) {
             (ConnectionState::Ready { .. }, DisconnectCause::Idle) => {
                 if let Some(state) = self.nodes.get_mut(&node) {
@@ -305,5 +309,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
 }
 
 fn bad_response(api: ApiKey, what: &str) -> String {
+    #[cfg(all(test, not(loom)))]
+    crate::sim::on_nonsense(what);
     format!("it sent a response that is none to {}: {what}", api.name())
 }

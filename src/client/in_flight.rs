@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{ClientEvent, ClientResponse, RequestFailure, ResponseBody};
 use crate::network::OutFrame;
+use crate::planted::{Defect, is_planted};
 use crate::protocol::ApiKey;
 use crate::time::MonoTime;
 use crate::types::NodeId;
@@ -73,6 +74,11 @@ impl InFlightRequests {
     }
 
     pub(super) fn pop_oldest(&mut self) -> Option<InFlight> {
+        if is_planted(Defect::ResponseOfAnother)
+            && self.0.back().is_some_and(|r| r.frame.is_some() && r.api == ApiKey::Produce)
+        {
+            return self.0.pop_back();
+        }
         self.0.pop_front()
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::callback::CompletedBatch;
 use super::flush::FlushToken;
+use crate::planted::{Defect, is_planted};
 use crate::sync::Mutex;
 
 /// One a partition. Its batches' callbacks run one batch at a time, in the order of submission.
@@ -38,7 +39,7 @@ impl Lane {
     pub(super) fn push(&self, batch: CompletedBatch) -> bool {
         let mut state = self.state.lock();
         state.waiting.push_back(batch);
-        !std::mem::replace(&mut state.scheduled, true)
+        !std::mem::replace(&mut state.scheduled, true) || is_planted(Defect::TwoInOneLane)
     }
 
     /// The next batch, for the thread that the lane was scheduled to.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::snapshot::{Cluster, Node, PartitionMetadata, TopicMetadata};
 use super::updates::{Metadata, Tracked};
 use crate::error::ErrorClass;
+use crate::planted::{Defect, is_planted};
 use crate::protocol::{
     ErrorCode, MetadataResponse, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -147,7 +148,10 @@ impl Tracked {
         for partition in &topic.partitions {
             let Ok(index) = usize::try_from(partition.partition_index) else { continue };
             let known = old.and_then(|t| t.partitions.get(index)).copied();
+            let seen = self.epochs[index];
             partitions[index] = accept(&mut self.epochs[index], partition, version, known);
+            let now_seen = self.epochs[index];
+            debug_assert!(now_seen < 0 || now_seen >= seen, "an older leader is believed");
         }
         partitions
     }
@@ -166,7 +170,7 @@ fn accept(
         *seen = -1;
         return PartitionMetadata { leader, leader_epoch: -1 };
     }
-    if epoch < *seen {
+    if epoch < *seen && !is_planted(Defect::OldMetadata) {
         // A broker that lags behind. Without an earlier answer to fall back on, the leader stays
         // unknown until a newer one comes.
         return known.unwrap_or(PartitionMetadata::UNKNOWN);

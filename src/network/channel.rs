@@ -11,6 +11,8 @@ use super::frame::{FrameReader, MAX_FRAME_SIZE, OutFrame, WriteCursor};
 use super::selector::{DisconnectCause, ReturnedFrame};
 use super::transport::Transport;
 use super::{ConnectionId, Net};
+#[cfg(all(test, not(loom)))]
+use crate::planted::{Defect, is_planted};
 use crate::time::MonoTime;
 
 /// Slices handed to one write: with 16 KiB batches about a megabyte.
@@ -61,6 +63,20 @@ struct Outgoing {
     cursor: WriteCursor,
 }
 
+#[cfg(all(test, not(loom)))]
+thread_local! {
+    /// The last connection's reader, where a defect has the next one go on with it.
+    static LEFT_OVER: std::cell::Cell<Option<FrameReader>> = const { std::cell::Cell::new(None) };
+}
+
+fn new_reader() -> FrameReader {
+    #[cfg(all(test, not(loom)))]
+    if let Some(reader) = is_planted(Defect::BytesLeftOver).then(|| LEFT_OVER.take()).flatten() {
+        return reader;
+    }
+    FrameReader::new(MAX_FRAME_SIZE)
+}
+
 /// One connection of the selector.
 #[derive(Debug)]
 pub(super) struct KafkaChannel {
@@ -87,7 +103,7 @@ impl KafkaChannel {
             state: ChannelState::Connecting,
             transport,
             outgoing: VecDeque::new(),
-            reader: FrameReader::new(MAX_FRAME_SIZE),
+            reader: new_reader(),
             readable: false,
             writable: false,
             muted: false,
@@ -225,6 +241,10 @@ impl KafkaChannel {
 
     /// The frames that were not wholly written, oldest first.
     pub(super) fn into_unsent(self) -> Vec<ReturnedFrame> {
+        #[cfg(all(test, not(loom)))]
+        if is_planted(Defect::BytesLeftOver) {
+            LEFT_OVER.set(Some(self.reader));
+        }
         let unsent = |out: Outgoing| ReturnedFrame {
             tag: out.tag,
             started: out.cursor.has_started(),

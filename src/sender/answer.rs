@@ -12,6 +12,7 @@ use crate::client::{ClientResponse, KafkaClient, RequestFailure, ResponseBody};
 use crate::completion::{Outcome, RecordErrors};
 use crate::error::{DeliveryCause, Error};
 use crate::metadata::LeaderChange;
+use crate::planted::{Defect, is_planted};
 use crate::protocol::ErrorCode;
 use crate::protocol::Reader;
 use crate::protocol::{PartitionProduceResponse, ProduceResponse, TopicRef};
@@ -275,6 +276,9 @@ impl<C: KafkaClient> Sender<C> {
     /// The broker asks for a pause (KIP-219); before version 6 it pauses by itself.
     fn heed_throttle(&mut self, node: NodeId, version: i16, throttle_ms: i32, now: MonoTime) {
         const CLIENT_THROTTLES_FROM: i16 = 6;
+        if is_planted(Defect::ThrottleIgnored) {
+            return;
+        }
         if let (Ok(ms @ 1..), true) = (u64::try_from(throttle_ms), version >= CLIENT_THROTTLES_FROM)
         {
             self.client.throttle(node, std::time::Duration::from_millis(ms), now);

@@ -7,6 +7,7 @@ use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::queue::{QueueState, Told};
 use crate::client::KafkaClient;
 use crate::error::DeliveryCause;
+use crate::planted::{Defect, is_planted};
 use crate::time::MonoTime;
 use crate::transaction::ProducerIdAndEpoch;
 use crate::types::NodeId;
@@ -167,7 +168,14 @@ impl<C: KafkaClient> Sender<C> {
             let Some(part) = self.flights.part_mut(*seat) else { continue };
             debug_assert_eq!(part.id, id);
             let Some(batch) = &part.batch else { continue };
-            if batch.deadline(timeout) <= now {
+            if batch.deadline(timeout) <= now && is_planted(Defect::FailedAndAcknowledged) {
+                let why = crate::error::Error::Fatal("planted".into());
+                batch.result.complete(crate::completion::Outcome::Failed(why));
+                oldest = MonoTime::MAX;
+            } else if batch.deadline(timeout) <= now {
+                if is_planted(Defect::FreedInFlight) {
+                    self.freed.push(Vec::with_capacity(512));
+                }
                 over.extend(part.batch.take());
             } else {
                 oldest = oldest.min(batch.deadline(timeout));
@@ -206,17 +214,19 @@ impl<C: KafkaClient> Sender<C> {
     /// break the order, and it fails with its persistence unknown.
     fn begin_anew(&mut self, id: PartitionId, now: MonoTime) {
         let partition = self.index.partition_mut(id);
-        if !partition.in_flight.is_empty() {
+        if !partition.in_flight.is_empty() && !is_planted(Defect::BumpInFlight) {
             return;
         }
+        let renumbers_written = is_planted(Defect::WrittenRenumbered);
         let mut queue = partition.queue.lock();
-        if queue.batches.front().is_some_and(|b| b.stamp.is_some() && b.maybe_persisted) {
+        let may_be_written = |b: &ProducerBatch| b.maybe_persisted && !renumbers_written;
+        if queue.batches.front().is_some_and(|b| b.stamp.is_some() && may_be_written(b)) {
             return;
         }
         let mut unknown = Vec::new();
         let mut place = 0;
         while let Some(batch) = queue.batches.get_mut(place).filter(|b| b.stamp.is_some()) {
-            if batch.maybe_persisted {
+            if may_be_written(batch) {
                 unknown.extend(queue.batches.remove(place));
                 continue;
             }

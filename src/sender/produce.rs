@@ -9,6 +9,7 @@ use crate::accumulator::inbox::PartitionId;
 use crate::client::{ClientRequest, KafkaClient, VersionError};
 use crate::error::DeliveryCause;
 use crate::network::{OutFrame, Piece};
+use crate::planted::{Defect, is_planted};
 use crate::protocol::ApiKey;
 use crate::protocol::{ProduceRequestEncoder, ProduceRequestParams, TopicRef};
 use crate::sync::Arc;
@@ -136,6 +137,9 @@ impl<C: KafkaClient> Sender<C> {
         };
         let all_known = drained.iter().all(|d| d.topic_id.is_known());
         let version = if all_known { highest } else { highest.min(LAST_BY_NAME) };
+        if is_planted(Defect::LastOfDrain) && drained.len() > 1 {
+            std::mem::forget(drained.pop());
+        }
         // A request lists each topic once.
         drained.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         let tag = self.next_tag;

@@ -36,6 +36,13 @@ pub(super) enum Verdict {
 }
 
 pub(super) fn verdict(facts: &Facts) -> Verdict {
+    let verdict = judge(facts);
+    #[cfg(all(test, not(loom)))]
+    crate::sim::cover(tests::branch(facts, verdict));
+    verdict
+}
+
+fn judge(facts: &Facts) -> Verdict {
     match facts.code {
         ErrorCode::NONE => Verdict::Delivered,
         ErrorCode::DUPLICATE_SEQUENCE_NUMBER if facts.stamped => Verdict::Duplicate,
@@ -73,6 +80,22 @@ fn refused_sequence(facts: &Facts) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The way that a verdict was come to, for the simulator to count.
+    #[cfg(not(loom))]
+    pub(super) fn branch(facts: &Facts, verdict: Verdict) -> &'static str {
+        match (verdict, refuses_sequence(facts.code) && facts.stamped) {
+            (Verdict::Delivered, _) => "delivered",
+            (Verdict::Duplicate, _) => "duplicate",
+            (Verdict::Split, _) => "split",
+            (Verdict::RetryAfterBump, _) => "retried after a bump",
+            (Verdict::Retry, true) => "refused for its sequence, waits for its turn",
+            (Verdict::Retry, false) => "retried",
+            (Verdict::Fail, true) => "refused for its sequence, may be in the log",
+            (Verdict::Fail, false) if facts.code.is_retriable() => "failed, out of retries",
+            (Verdict::Fail, false) => "failed",
+        }
+    }
 
     fn facts(code: ErrorCode) -> Facts {
         Facts {

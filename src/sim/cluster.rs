@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::world::{Event, State};
+use crate::protocol::ApiKey;
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
 use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
 use crate::time::ManualClock;
@@ -30,6 +31,8 @@ pub(super) struct ServerEnd {
     unread: Vec<u8>,
     /// A request is being carried out, or the client is being paused.
     busy: bool,
+    /// Responses sent.
+    answered: u64,
     /// Takes what comes and does nothing about it.
     pub(super) silent: bool,
 }
@@ -184,9 +187,22 @@ impl State {
         self.trace.note(now, "request", [conn as u64, frame.len() as u64], || {
             (format!("c{conn}"), format!("broker {broker}: {:?}", parsed.key))
         });
+        self.watch_sequences(parsed.key, &parsed.request);
         let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
+        let version = i16::from_be_bytes([frame[2], frame[3]]);
+        let is_paused = parsed.key == ApiKey::Produce && version >= 6 && !plan.mute.is_zero();
         if let Some(cut) = plan.cut_after {
             return self.cut(conn, cut);
+        }
+        let answered = !matches!(reply, Reply::Close);
+        if let (true, Some(server)) = (answered, self.server(conn)) {
+            server.answered += u64::from(!matches!(reply, Reply::Nothing));
+            let number = server.answered;
+            if is_paused && plan.mangle.is_none() {
+                // It is told in milliseconds.
+                let told = Duration::from_millis(plan.mute.as_millis() as u64);
+                self.conn(conn).frames.on_pause(number, told);
+            }
         }
         self.reply(conn, reply, plan);
     }

@@ -19,6 +19,7 @@ mod run; // one seed, from its plan to its report
 mod tests;
 mod trace; // a digest of all that happens, and a log of it when asked for
 mod users; // logical users
+mod watch; // what must hold on the wire
 mod world; // the scheduler and the virtual clock
 
-pub(crate) use self::world::{adopt, clock, on_decided};
+pub(crate) use self::world::{adopt, clock, cover, is_planted, on_decided, on_nonsense};

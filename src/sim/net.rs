@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::plan::Plan;
+use super::watch::Frames;
 use super::world::{Event, On, State, World, seat};
 use crate::network::{ConnectionId, Net, Readiness, SocketOptions, Wake};
 use crate::sync::Arc;
@@ -51,14 +52,10 @@ pub(super) struct Network {
     made: usize,
     /// The bell was rung since the last poll.
     rung: bool,
-    pub(super) polls: u64,
     /// So many writes more are cut short by a reset.
     pub(super) cut_writes: usize,
     /// The sender's thread gets no processor for so long.
     pub(super) stall: Duration,
-    /// Polls since the clock last moved or something happened.
-    idle_polls: u32,
-    last_poll: MonoTime,
 }
 
 /// One connection, both its ends.
@@ -68,6 +65,7 @@ pub(super) struct Conn {
     pub(super) server: Option<super::cluster::ServerEnd>,
     /// Nothing gets through any more, in either direction.
     pub(super) hole: bool,
+    pub(super) frames: Frames,
     /// When the last bytes sent will have arrived, up and down: order is kept.
     up_until: MonoTime,
     down_until: MonoTime,
@@ -105,11 +103,8 @@ impl Network {
             conns: BTreeMap::new(),
             made: 0,
             rung: false,
-            polls: 0,
             cut_writes: 0,
             stall: Duration::ZERO,
-            idle_polls: 0,
-            last_poll: MonoTime::ZERO,
         }
     }
 }
@@ -207,8 +202,10 @@ impl Net for SimNet {
             seat.yield_now();
         }
         let mut state = self.0.lock();
-        state.net.rung = false;
+        let rung = std::mem::take(&mut state.net.rung);
         state.take_edges(ready);
+        let called = rung || blocks || !ready.is_empty();
+        state.watch_turn(called);
         Ok(state.now)
     }
 }
@@ -257,6 +254,7 @@ impl State {
             client: Some(client),
             server: None,
             hole: false,
+            frames: Frames::default(),
             up_until: now,
             down_until: now,
         };
@@ -292,6 +290,8 @@ impl State {
         for (to, from) in buf.iter_mut().zip(client.inbound.drain(..n)) {
             *to = from;
         }
+        let settled = !client.write_blocked;
+        self.conn(id).frames.on_read(&buf[..n], settled, now);
         self.trace
             .note(now, "read", [id as u64, n as u64], || (format!("c{id}"), format!("{n} bytes")));
         Ok(n)
@@ -304,6 +304,7 @@ impl State {
         let latency = self.latency();
         let now = self.now;
         let is_cut = self.net.cut_writes > 0;
+        let (acks, most_in_flight) = (self.plan.config.acks, self.plan.config.max_in_flight);
         let conn = self.conn(id);
         let hole = conn.hole;
         let client = conn.client.as_mut().expect("a connection that the client has not closed");
@@ -330,8 +331,13 @@ impl State {
             let take = buf.len().min(n - bytes.len());
             bytes.extend_from_slice(&buf[..take]);
         }
+        let most = (acks != 0).then_some(most_in_flight);
+        let watched = conn.frames.on_write(&bytes, now, most);
         let at = (now + latency).max(conn.up_until);
         conn.up_until = at;
+        if let Err(text) = watched {
+            self.fail(|| format!("c{id}: {text}"));
+        }
         if !hole && is_cut {
             self.net.cut_writes -= 1;
             bytes.truncate(draw % (n + 1));
@@ -463,7 +469,6 @@ impl State {
     fn take_edges(&mut self, ready: &mut Vec<Readiness>) {
         let spurious = self.net.weather.spurious;
         let spurious = self.chance(spurious);
-        let before = ready.len();
         for (id, conn) in &mut self.net.conns {
             let Some(client) = &mut conn.client else { continue };
             let readable = std::mem::take(&mut client.readable_edge);
@@ -473,23 +478,9 @@ impl State {
                 ready.push(Readiness { id: ConnectionId(*id), readable, writable });
             }
         }
-        if ready.len() > before {
-            self.net.idle_polls = 0;
-        }
     }
 
-    /// The sender must not spin.
     fn note_poll(&mut self, timeout: Option<Duration>) {
-        const MOST_AT_ONCE: u32 = 2000;
-        self.net.polls += 1;
-        if self.now > self.net.last_poll || self.net.rung {
-            self.net.idle_polls = 0;
-        }
-        self.net.last_poll = self.now;
-        self.net.idle_polls += 1;
-        if self.net.idle_polls > MOST_AT_ONCE {
-            self.fail(|| format!("the sender spins: {MOST_AT_ONCE} turns without a cause"));
-        }
         let now = self.now;
         let nanos = timeout.map_or(u64::MAX, |timeout| timeout.as_nanos() as u64);
         self.trace.note(now, "poll", [nanos, 0], || ("sender".into(), format!("{timeout:?}")));

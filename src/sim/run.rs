@@ -16,6 +16,7 @@ use crate::accumulator::RecordAccumulator;
 use crate::client::ThreadResolver;
 use crate::completion::CallbackExecutor;
 use crate::network::Wake;
+use crate::planted::Defect;
 use crate::producer::Surroundings;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
@@ -30,6 +31,8 @@ pub(super) struct Report {
     /// Sends.
     pub(super) records: usize,
     pub(super) struck: BTreeMap<Kind, u64>,
+    pub(super) covered: BTreeMap<&'static str, u64>,
+    pub(super) busiest_second: u64,
     /// What was wrong, if anything was.
     pub(super) failure: Option<String>,
     pub(super) log: Vec<String>,
@@ -38,10 +41,10 @@ pub(super) struct Report {
 /// What is left of the producer when it is gone.
 pub(super) type Remains = (Arc<RecordAccumulator>, Arc<CallbackExecutor>);
 
-/// Runs a seed; `logs` for a line on everything that happens.
-pub(super) fn run(seed: u64, logs: bool) -> Report {
+/// Runs a seed; `logs` for a line on everything that happens, `defect` for a mistake to find.
+pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
     let plan = Arc::new(Plan::of(seed));
-    let world = World::new(&plan, logs);
+    let world = World::new(&plan, logs, defect);
     let ledger = Ledger::default();
     let remains = Arc::new(Mutex::new(None));
     {
@@ -69,6 +72,8 @@ pub(super) fn run(seed: u64, logs: bool) -> Report {
         lasted: state.now.since(MonoTime::ZERO),
         records: entries.entries.len(),
         struck: state.struck.clone(),
+        covered: state.covered.clone(),
+        busiest_second: state.watch.busiest_second,
         failure,
         log: state.trace.lines().iter().map(ToString::to_string).collect(),
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::faults::Kind;
 use super::run::{Report, run};
+use crate::planted::Defect;
 use crate::sync::Mutex;
 use crate::time::Clock;
 
@@ -22,6 +23,8 @@ struct Sum {
     lasted: Duration,
     records: usize,
     struck: BTreeMap<Kind, u64>,
+    covered: BTreeMap<&'static str, u64>,
+    busiest_second: u64,
     failures: Vec<(u64, String)>,
 }
 
@@ -33,7 +36,17 @@ impl Sum {
         for (kind, times) in report.struck {
             *self.struck.entry(kind).or_default() += times;
         }
+        for (branch, times) in report.covered {
+            *self.covered.entry(branch).or_default() += times;
+        }
+        self.busiest_second = self.busiest_second.max(report.busiest_second);
         self.failures.extend(report.failure.map(|failure| (report.seed, failure)));
+    }
+
+    fn assert_well(&self) {
+        let failures = self.failures.iter().map(|(seed, text)| format!("seed {seed}: {text}"));
+        let failures: Vec<_> = failures.collect();
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
     }
 
     fn tell(&self, took: Duration) -> String {
@@ -41,18 +54,26 @@ impl Sum {
         let hours = self.lasted.as_secs_f64() / 3600.0;
         format!(
             "{} seeds in {took:.1?}, {:.0} a minute; {hours:.1} simulated hours, {} records; \
-             faults: {:?}; {} failures",
+             faults: {:?}; verdicts: {:?}; most turns a second: {}; {} failures",
             self.runs,
             self.runs as f64 / minutes,
             self.records,
             self.struck,
+            self.covered,
+            self.busiest_second,
             self.failures.len()
         )
     }
 }
 
 /// Runs seeds on two threads until there is no more time or too much is wrong.
-fn run_all(from: u64, many: u64, at_most: Duration) -> Sum {
+fn run_all(
+    from: u64,
+    many: u64,
+    at_most: Duration,
+    most_failures: usize,
+    defect: Option<Defect>,
+) -> Sum {
     let clock = Clock::system();
     let deadline = clock.now() + at_most;
     let (next, sum) = (AtomicU64::new(from), Mutex::new(Sum::default()));
@@ -61,11 +82,11 @@ fn run_all(from: u64, many: u64, at_most: Duration) -> Sum {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let over = clock.now() > deadline || sum.lock().failures.len() >= 100;
+                    let over = clock.now() > deadline || sum.lock().failures.len() >= most_failures;
                     if seed >= from + many || over {
                         return;
                     }
-                    let report = run(seed, false);
+                    let report = run(seed, false, defect);
                     sum.lock().add(report);
                 }
             });
@@ -81,25 +102,54 @@ fn variable(name: &str) -> Option<u64> {
 #[test]
 fn seeds() {
     if let Some(seed) = variable("SIM_SEED") {
-        let report = run(seed, true);
+        let report = run(seed, true, None);
         report.log.iter().for_each(|line| println!("{line}"));
         assert_eq!(report.failure, None, "seed {seed}");
         return;
     }
     let clock = Clock::system();
     let begun = clock.now();
-    let many = variable("SIM_SEEDS").unwrap_or(300);
-    let sum = run_all(variable("SIM_FROM").unwrap_or(0), many, Duration::from_secs(3600));
+    if let Some(many) = variable("SIM_SEEDS") {
+        let from = variable("SIM_FROM").unwrap_or(0);
+        let sum = run_all(from, many, Duration::MAX, 100, None);
+        println!("{}", sum.tell(clock.now().since(begun)));
+        return sum.assert_well();
+    }
+    let sum = run_all(0, FIXED, Duration::MAX, 20, None);
     println!("{}", sum.tell(clock.now().since(begun)));
-    let failures: Vec<_> =
-        sum.failures.iter().map(|(seed, text)| format!("{seed}: {text}")).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    sum.assert_well();
+    assert_eq!(sum.covered.len(), WAYS, "not every way to a verdict was taken: {:?}", sum.covered);
+    assert_eq!(sum.struck.len(), Kind::ALL.len(), "not every fault has struck: {:?}", sum.struck);
+    // Others each time.
+    let fresh = clock.wall_millis().unsigned_abs() * 1000;
+    run_all(fresh, u64::MAX - fresh, FRESH, 20, None).assert_well();
+}
+
+/// Seeds that every `cargo test` runs.
+const FIXED: u64 = 2000;
+/// How long fresh ones are run for.
+const FRESH: Duration = Duration::from_secs(20);
+/// Ways in which `verdict` comes to its verdict.
+const WAYS: usize = 9;
+
+#[test]
+fn every_planted_defect_is_found() {
+    let many = variable("SIM_SEEDS").unwrap_or(2000);
+    let mut missed = Vec::new();
+    for defect in Defect::ALL {
+        let sum = run_all(0, many, Duration::MAX, 1, Some(defect));
+        match sum.failures.first() {
+            Some((seed, text)) => println!("{defect:?}: seed {seed}, {} runs: {text}", sum.runs),
+            None => missed.push(defect),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
 #[test]
 fn two_runs_of_a_seed_agree() {
     for seed in 0..20 {
-        let (first, second) = (run(seed, false), run(seed, false));
+        let (first, second) = (run(seed, false, None), run(seed, false, None));
         assert_eq!(first.digest, second.digest, "seed {seed}");
     }
 }

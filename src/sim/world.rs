@@ -18,6 +18,8 @@ use super::faults::Kind;
 use super::net::Network;
 use super::plan::Plan;
 use super::trace::Trace;
+use super::watch::Watch;
+use crate::planted::Defect;
 use crate::random::Random;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::{Clock, ManualClock, MonoTime};
@@ -86,8 +88,32 @@ pub(crate) fn adopt<T>(
     }
 }
 
+/// Whether a mistake is to be made in the world that this thread is in.
+pub(crate) fn is_planted(defect: Defect) -> bool {
+    SEAT.with_borrow(|seat| seat.as_ref().is_some_and(|seat| seat.world.defect == Some(defect)))
+}
+
+/// Notes the way that a verdict on a response was come to.
+pub(crate) fn cover(branch: &'static str) {
+    if let Some(seat) = seat() {
+        *seat.world.lock().covered.entry(branch).or_default() += 1;
+    }
+}
+
+/// Something came that is no response, or none to what was asked.
+pub(crate) fn on_nonsense(what: &str) {
+    if let Some(seat) = seat() {
+        let mut state = seat.world.lock();
+        if !state.plan.strikes(Kind::Mangle) {
+            state.fail(|| format!("brokers sent no nonsense, and some was heard: {what}"));
+        }
+    }
+}
+
 /// A simulated world.
 pub(super) struct World {
+    /// The mistake that is made in it.
+    defect: Option<Defect>,
     state: Mutex<State>,
     clock: Arc<ManualClock>,
     over: AtomicBool,
@@ -108,6 +134,9 @@ pub(super) struct State {
     pub(super) calm: bool,
     /// How often each kind of fault struck.
     pub(super) struck: BTreeMap<Kind, u64>,
+    /// How often each way to a verdict was taken.
+    pub(super) covered: BTreeMap<&'static str, u64>,
+    pub(super) watch: Watch,
     /// Batches that were decided.
     decided: u64,
     threads: Vec<Thread>,
@@ -161,7 +190,7 @@ enum Next {
 }
 
 impl World {
-    pub(super) fn new(plan: &Arc<Plan>, logs: bool) -> Arc<Self> {
+    pub(super) fn new(plan: &Arc<Plan>, logs: bool, defect: Option<Defect>) -> Arc<Self> {
         let mut state = State {
             now: MonoTime::ZERO,
             random: Random::new(plan.seed ^ 0x51D),
@@ -172,6 +201,8 @@ impl World {
             plan: Arc::clone(plan),
             calm: false,
             struck: BTreeMap::new(),
+            covered: BTreeMap::new(),
+            watch: Watch::default(),
             decided: 0,
             threads: Vec::new(),
             events: BTreeMap::new(),
@@ -184,6 +215,7 @@ impl World {
         }
         state.schedule(plan.calm_at, Event::Calm);
         Arc::new(Self {
+            defect,
             state: Mutex::new(state),
             clock: ManualClock::new(),
             over: AtomicBool::new(false),

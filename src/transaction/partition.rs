@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use super::{ProducerIdAndEpoch, Stamp};
+use crate::planted::{Defect, is_planted};
 
 /// As many batches as a broker remembers of one producer.
 pub(crate) const MAX_OUTSTANDING: usize = 5;
@@ -112,6 +113,10 @@ impl Sequences {
 
     /// The batch has expired while its request is under way.
     pub(crate) fn on_expired_in_flight(&mut self, stamp: &Stamp) {
+        if is_planted(Defect::ExpiredUnaccounted) {
+            self.remove(stamp);
+            return;
+        }
         if let Some(o) = self.outstanding.iter_mut().find(|o| o.stamp == *stamp) {
             o.expired = true;
         }
@@ -146,7 +151,9 @@ impl Sequences {
         let mut next = *stamp;
         counts.enumerate().map(move |(i, count)| {
             let part = next;
-            next.base_sequence = advance(next.base_sequence, count);
+            if !is_planted(Defect::SplitSharesSequence) {
+                next.base_sequence = advance(next.base_sequence, count);
+            }
             let outstanding = Outstanding { stamp: part, count, expired: false };
             self.outstanding.insert(place + i, outstanding);
             part

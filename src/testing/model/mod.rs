@@ -29,6 +29,8 @@ use crate::protocol::{ApiKey, VersionRange};
 use crate::testing::faults::Plan;
 use crate::types::Uuid;
 
+#[cfg(test)]
+pub(crate) use self::api::Request;
 pub(crate) use self::api::{Parsed, Reply, parse};
 pub(crate) use self::log::Keep;
 pub use self::log::StoredRecord;

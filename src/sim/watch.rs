@@ -1,0 +1,166 @@
+//! What must hold on the wire, at every moment: requests in flight, pauses that brokers asked for,
+//! sequences that are never used for other data, turns that have a cause.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::ledger::{RecordId, id_of};
+use super::world::State;
+use crate::protocol::{ApiKey, TopicRef};
+use crate::record::RecordBatch;
+use crate::testing::model::Request;
+use crate::time::MonoTime;
+
+/// Who has which sequence: producer id, epoch, topic, partition, sequence.
+type Sequences = BTreeMap<(i64, i16, String, i32, i32), RecordId>;
+
+#[derive(Default)]
+pub(super) struct Watch {
+    sequences: Sequences,
+    /// The second that turns are counted in, and how many it has had.
+    second: u64,
+    turns: u64,
+    pub(super) busiest_second: u64,
+    /// Turns in a row that nothing had called for.
+    idle_turns: u32,
+}
+
+/// The frames of a connection, as they pass.
+#[derive(Default)]
+pub(super) struct Frames {
+    up: Cutter,
+    down: Cutter,
+    /// Pauses that the broker asks for, each in its response, by the response's number.
+    pauses: VecDeque<(u64, Duration)>,
+    quiet_until: MonoTime,
+}
+
+/// Counts frames in a stream of bytes.
+#[derive(Default)]
+struct Cutter {
+    length: Vec<u8>,
+    /// What is to come of the frame under way.
+    left: usize,
+    begun: u64,
+    ended: u64,
+}
+
+impl Cutter {
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let n = self.left.min(bytes.len());
+                bytes = &bytes[n..];
+                self.left -= n;
+            } else {
+                self.begun += u64::from(self.length.is_empty());
+                self.length.push(*first);
+                bytes = rest;
+                if self.length.len() < 4 {
+                    continue;
+                }
+                let length = self.length.drain(..).fold(0, |n: u32, b| n << 8 | u32::from(b));
+                self.left = length as usize;
+            }
+            self.ended += u64::from(self.left == 0);
+        }
+    }
+}
+
+impl Frames {
+    /// The broker sends a response that asks for a pause, behind those sent before.
+    pub(super) fn on_pause(&mut self, number: u64, pause: Duration) {
+        self.pauses.push_back((number, pause));
+    }
+
+    /// The client has read these bytes. `settled`: it has nothing that waits to be written.
+    pub(super) fn on_read(&mut self, bytes: &[u8], settled: bool, now: MonoTime) {
+        self.down.feed(bytes);
+        while let Some((number, pause)) = self.pauses.front().copied() {
+            if number > self.down.ended {
+                break;
+            }
+            self.pauses.pop_front();
+            if settled {
+                self.quiet_until = self.quiet_until.max(now + pause);
+            }
+        }
+    }
+
+    /// The client has written these bytes.
+    pub(super) fn on_write(
+        &mut self,
+        bytes: &[u8],
+        now: MonoTime,
+        most_in_flight: Option<usize>,
+    ) -> Result<(), String> {
+        let begun = self.up.begun;
+        self.up.feed(bytes);
+        if self.up.begun > begun && now < self.quiet_until {
+            return Err(format!("a request before the pause is over at {:?}", self.quiet_until));
+        }
+        let in_flight = self.up.begun.saturating_sub(self.down.ended);
+        match most_in_flight {
+            Some(most) if in_flight > most as u64 => {
+                Err(format!("{in_flight} requests are in flight, and {most} are allowed"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// A request is about to be carried out: a sequence is used for one record for ever.
+    pub(super) fn watch_sequences(&mut self, key: ApiKey, request: &Request<'_>) {
+        let Request::Produce(produce) = request else { return };
+        debug_assert_eq!(key, ApiKey::Produce);
+        for topic in &produce.topics {
+            let name = match topic.topic {
+                TopicRef::Name(name) => name.to_owned(),
+                TopicRef::Id(id) => {
+                    let name = self.cluster.model.name_of(id);
+                    name.map_or_else(|| format!("{id:?}"), |name| name.to_string())
+                }
+            };
+            for data in &topic.partitions {
+                let Ok((batch, _)) = RecordBatch::split_first(data.records.unwrap_or_default())
+                else {
+                    continue;
+                };
+                let header = *batch.header();
+                if header.producer_id < 0 {
+                    continue;
+                }
+                for (index, record) in (0..).zip(batch.records().into_iter().flatten().flatten()) {
+                    let Some(id) = record.value.and_then(id_of) else { continue };
+                    let sequence = header.base_sequence.wrapping_add(index) & i32::MAX;
+                    let (producer, epoch) = (header.producer_id, header.producer_epoch);
+                    let key = (producer, epoch, name.clone(), data.index, sequence);
+                    let first = *self.watch.sequences.entry(key).or_insert(id);
+                    if first != id {
+                        self.fail(|| {
+                            format!("sequence {sequence} of {first:?} is used again for {id:?}")
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The sender takes a turn; `called` if something had happened or was due.
+    pub(super) fn watch_turn(&mut self, called: bool) {
+        const MOST_IDLE: u32 = 50;
+        const MOST_A_SECOND: u64 = 20_000;
+        let second = self.now.as_nanos() / 1_000_000_000;
+        if second != self.watch.second {
+            (self.watch.second, self.watch.turns) = (second, 0);
+        }
+        self.watch.turns += 1;
+        self.watch.busiest_second = self.watch.busiest_second.max(self.watch.turns);
+        self.watch.idle_turns = if called { 0 } else { self.watch.idle_turns + 1 };
+        if self.watch.idle_turns > MOST_IDLE || self.watch.turns > MOST_A_SECOND {
+            let (idle, all) = (self.watch.idle_turns, self.watch.turns);
+            self.fail(|| format!("the sender spins: {idle} turns without a cause, {all} a second"));
+        }
+    }
+}
