@@ -41,7 +41,7 @@ pub(crate) enum Defect {
     LastOfDrain,
     /// A batch that may be in the log gets a new sequence.
     WrittenRenumbered,
-    /// A first batch that expires while it is under way is taken as if it never had been.
+    /// The sequence of a batch that expires while it is under way alone is given again.
     ExpiredUnaccounted,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::world::{Event, State};
-use crate::protocol::ApiKey;
+use crate::protocol::{ApiKey, ProduceResponse, Reader, TopicRef};
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
 use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
 use crate::time::ManualClock;
@@ -190,13 +190,13 @@ impl State {
         self.watch_sequences(parsed.key, &parsed.request);
         let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
         let version = i16::from_be_bytes([frame[2], frame[3]]);
+        self.note_answer(parsed.key, version, &reply);
         let is_paused = parsed.key == ApiKey::Produce && version >= 6 && !plan.mute.is_zero();
         if let Some(cut) = plan.cut_after {
             return self.cut(conn, cut);
         }
-        let answered = !matches!(reply, Reply::Close);
-        if let (true, Some(server)) = (answered, self.server(conn)) {
-            server.answered += u64::from(!matches!(reply, Reply::Nothing));
+        if let (Reply::Frame(_), Some(server)) = (&reply, self.server(conn)) {
+            server.answered += 1;
             let number = server.answered;
             if is_paused && plan.mangle.is_none() {
                 // It is told in milliseconds.
@@ -205,6 +205,33 @@ impl State {
             }
         }
         self.reply(conn, reply, plan);
+    }
+
+    /// Notes what a request to produce came to, whether or not the client hears of it.
+    fn note_answer(&mut self, key: ApiKey, version: i16, reply: &Reply) {
+        let Reply::Frame(frame) = reply else { return };
+        if key != ApiKey::Produce {
+            return;
+        }
+        let body = frame.get(8 + usize::from(version >= 9)..).unwrap_or_default();
+        let Ok(response) = ProduceResponse::decode(&mut Reader::new(body), version) else { return };
+        let now = self.now;
+        for topic in &response.topics {
+            let name = match &topic.topic.as_ref() {
+                TopicRef::Name(name) => (*name).to_owned(),
+                TopicRef::Id(id) => {
+                    let name = self.cluster.model.name_of(*id);
+                    name.map_or_else(|| format!("{id:?}"), ToString::to_string)
+                }
+            };
+            for it in &topic.partitions {
+                let numbers = [it.error_code.0 as u64, it.base_offset as u64];
+                self.trace.note(now, "answer", numbers, || {
+                    let text = format!("{}, offset {}", it.error_code, it.base_offset);
+                    (format!("{name}-{}", it.index), text)
+                });
+            }
+        }
     }
 
     fn cut(&mut self, conn: usize, cut: Cut) {

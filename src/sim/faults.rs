@@ -157,6 +157,10 @@ impl Fault {
     pub(super) fn of(kind: Kind, random: &mut Random, plan: &Plan) -> Self {
         let topic = random.below(plan.topics.len());
         let codes = match kind {
+            // An answer of Kafka 1.0 to what it has appended before.
+            Kind::ErrorAfterAppend if plan.config.idempotent && random.below(4) == 0 => {
+                &[ErrorCode::DUPLICATE_SEQUENCE_NUMBER]
+            }
             Kind::ErrorAfterAppend => AFTER,
             Kind::FatalError => FINAL,
             Kind::UpkeepError => UPKEEP,

@@ -82,6 +82,7 @@ impl Ledger {
         self.lock().entries[id.0 as usize].sent = Sent::Refused;
     }
 
+    /// The send took the record.
     pub(super) fn accept(&self, id: RecordId, at: MonoTime, delivery: Delivery) -> Arc<Delivery> {
         let mut entries = self.lock();
         let order = entries.accepted;

@@ -52,6 +52,8 @@ pub(super) struct Network {
     made: usize,
     /// The bell was rung since the last poll.
     rung: bool,
+    /// Something was written since the last poll.
+    wrote: bool,
     /// So many writes more are cut short by a reset.
     pub(super) cut_writes: usize,
     /// The sender's thread gets no processor for so long.
@@ -103,6 +105,7 @@ impl Network {
             conns: BTreeMap::new(),
             made: 0,
             rung: false,
+            wrote: false,
             cut_writes: 0,
             stall: Duration::ZERO,
         }
@@ -204,7 +207,8 @@ impl Net for SimNet {
         let mut state = self.0.lock();
         let rung = std::mem::take(&mut state.net.rung);
         state.take_edges(ready);
-        let called = rung || blocks || !ready.is_empty();
+        let wrote = std::mem::take(&mut state.net.wrote);
+        let called = rung || wrote || blocks || !ready.is_empty();
         state.watch_turn(called);
         Ok(state.now)
     }
@@ -326,6 +330,8 @@ impl State {
             n = 1 + draw % n;
         }
         client.room -= n;
+        self.net.wrote = true;
+        let conn = self.conn(id);
         let mut bytes = Vec::with_capacity(n);
         for buf in bufs {
             let take = buf.len().min(n - bytes.len());

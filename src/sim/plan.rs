@@ -130,8 +130,12 @@ impl Plan {
         10 * MS + 200 * MS * stalls.count() as u32
     }
 
-    /// Whether every record must be delivered once all is well.
+    /// Whether every record must be delivered once all is well. Where brokers have lost what they
+    /// acknowledged or knew, a first answer that proves nothing can still be followed by a refusal.
     pub(super) fn is_strict(&self) -> bool {
+        if self.strikes(Kind::Unclean) || self.strikes(Kind::ForgetProducers) {
+            return false;
+        }
         let c = &self.config;
         let time = c.delivery_timeout - c.linger;
         c.retries.is_none() && time > 1200 * MS && c.max_block >= 500 * MS && self.quota.is_none()

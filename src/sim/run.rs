@@ -9,6 +9,7 @@ use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
 use super::plan::{Plan, SECOND};
+use super::trace::Line;
 use super::users::{Crowd, User, sleep_until};
 use super::world::World;
 use crate::KafkaProducer;
@@ -35,7 +36,30 @@ pub(super) struct Report {
     pub(super) busiest_second: u64,
     /// What was wrong, if anything was.
     pub(super) failure: Option<String>,
-    pub(super) log: Vec<String>,
+    /// All that happened, if it was asked for.
+    pub(super) log: Vec<Line>,
+}
+
+impl Report {
+    /// The failure, and the last that happened to the record, partition or connection in question.
+    pub(super) fn explained(&self) -> String {
+        const MOST: usize = 14;
+        let failure = self.failure.as_deref().unwrap_or_default();
+        let record = failure
+            .find("RecordId(")
+            .and_then(|at| failure[at..].find(')').map(|end| &failure[at..=at + end]));
+        let of_record = |name| self.log.iter().find(|line| line.text.contains(name));
+        let connection = failure.split(':').next().filter(|name| name.starts_with('c'));
+        let subject = match record.and_then(of_record) {
+            Some(line) => Some(line.subject.as_str()),
+            None => connection,
+        };
+        let concerned = |line: &&Line| subject.is_none_or(|s| s == line.subject);
+        let lines: Vec<_> = self.log.iter().filter(concerned).collect();
+        let last = &lines[lines.len().saturating_sub(MOST)..];
+        let last: Vec<_> = last.iter().map(|line| format!("\n    {line}")).collect();
+        format!("seed {}: {failure}{}", self.seed, last.concat())
+    }
 }
 
 /// What is left of the producer when it is gone.
@@ -75,7 +99,7 @@ pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
         covered: state.covered.clone(),
         busiest_second: state.watch.busiest_second,
         failure,
-        log: state.trace.lines().iter().map(ToString::to_string).collect(),
+        log: state.trace.lines().to_vec(),
     }
 }
 

@@ -12,11 +12,12 @@ pub(super) struct Trace {
 }
 
 /// One event.
+#[derive(Clone)]
 pub(super) struct Line {
     at: MonoTime,
     /// What it concerns, as `c7` for a connection or `a-0` for a partition.
     pub(super) subject: String,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Trace {

@@ -247,6 +247,7 @@ impl User {
                 if was_closed {
                     self.crowd.ledger.find(format!("{id:?} was accepted after the close"));
                 }
+                note_accepted(id, &delivery);
                 let delivery = self.crowd.ledger.accept(id, now(), delivery);
                 self.handles.push(Arc::clone(&delivery));
                 if self.handles.len() > 40 {
@@ -264,6 +265,15 @@ impl User {
             }
         }
     }
+}
+
+fn note_accepted(id: RecordId, delivery: &Delivery) {
+    let Some(seat) = seat() else { return };
+    let mut state = seat.world.lock();
+    let now = state.now;
+    state.trace.note(now, "accepted", [u64::from(id.0), delivery.partition() as u64], || {
+        (format!("{}-{}", delivery.topic(), delivery.partition()), format!("{id:?}"))
+    });
 }
 
 /// A callback that does what callbacks should not, now and then.
@@ -307,7 +317,10 @@ fn send_again(draw: u64, producer: &KafkaProducer, crowd: &Arc<Crowd>) {
     let outcome = producer.send(record);
     crowd.bound("send in a callback", begun, crowd.plan.config.max_block);
     match outcome {
-        Ok(delivery) => drop(crowd.ledger.accept(id, now(), delivery)),
+        Ok(delivery) => {
+            note_accepted(id, &delivery);
+            crowd.ledger.accept(id, now(), delivery);
+        }
         Err(_) => crowd.ledger.refuse(id),
     }
 }

@@ -128,6 +128,14 @@ impl State {
                     continue;
                 };
                 let header = *batch.header();
+                let now = self.now;
+                self.trace.note(now, "produce", [header.base_sequence as u64, 0], || {
+                    let ids = batch.records().into_iter().flatten().flatten();
+                    let ids: Vec<_> = ids.filter_map(|r| r.value.and_then(id_of)).collect();
+                    let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
+                    let text = format!("of epoch {epoch}, sequence {sequence}: {ids:?}");
+                    (format!("{name}-{}", data.index), text)
+                });
                 if header.producer_id < 0 {
                     continue;
                 }

@@ -113,8 +113,9 @@ impl Sequences {
 
     /// The batch has expired while its request is under way.
     pub(crate) fn on_expired_in_flight(&mut self, stamp: &Stamp) {
-        if is_planted(Defect::ExpiredUnaccounted) {
+        if is_planted(Defect::ExpiredUnaccounted) && self.outstanding.len() == 1 {
             self.remove(stamp);
+            self.next = stamp.base_sequence;
             return;
         }
         if let Some(o) = self.outstanding.iter_mut().find(|o| o.stamp == *stamp) {
