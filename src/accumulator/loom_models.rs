@@ -66,11 +66,11 @@ fn a_flush_that_meets_the_senders_end_is_over() {
 /// Appends a record in memory of its own, and says whether it was accepted.
 fn append(topics: &TopicMap, value: &'static [u8]) -> Option<Delivery> {
     let data = RecordData { key: None, value: Some(value), headers: &[], timestamp: 0 };
-    let mut append = Append { data, own_timestamp: true, callback: None, sticky: false };
+    let mut append = Append { data, own_timestamp: true, sticky: false };
     let clock = Clock::Manual(ManualClock::new());
     let mut memory = Some(Vec::with_capacity(512));
     let topic = topics.find_or_add("t");
-    match topic.queue(0).append(&mut append, &mut memory, &clock) {
+    match topic.queue(0).append(&mut append, &mut None, &mut memory, &clock) {
         Appended::Done(delivery) => Some(delivery),
         Appended::Closed => None,
         _ => panic!("it needs no more memory, and there is no other partition"),
@@ -83,7 +83,7 @@ fn drain(queue: &queue::PartitionQueue) -> u32 {
     state.told = queue::Told::Nothing;
     let batches = std::mem::take(&mut state.batches);
     drop(state);
-    let deliver = |batch: batch::ProducerBatch| {
+    let deliver = |batch: Box<batch::ProducerBatch>| {
         let outcome = Outcome::Delivered { base_offset: 0, log_append_time: None };
         batch.result.complete(outcome);
         batch.record_count()
@@ -128,7 +128,7 @@ fn the_sender_hears_of_what_is_appended_and_of_waits_for_it() {
         while drained < 2 {
             inbox.take(&mut events);
             for event in events.drain(..) {
-                let Event::Partition(id) = event else { panic!("there are no others") };
+                let Event::Partition(id, _) = event else { panic!("there are no others") };
                 drained += drain(&topics.queues_from(id.0 as usize)[0]);
             }
             if drained < 2 && inbox.fall_asleep(MonoTime::MAX) {

@@ -24,7 +24,7 @@ fn batch() -> Arc<BatchResult> {
 }
 
 fn record(result: &Arc<BatchResult>, index: u32) -> Delivery {
-    Delivery::new(Arc::clone(result), index, 0, -1, 0)
+    Delivery::new(Arc::clone(result), RecordFacts::new(index, 0, None, None))
 }
 
 fn delivered(base_offset: i64) -> Outcome {
@@ -190,7 +190,7 @@ fn with_callback(executor: &CallbackExecutor, ran: &Arc<Ran>, number: u32) -> Co
     executor.slots().try_acquire().unwrap().keep();
     let gone = Gone(Arc::clone(ran));
     let run: Callback = Box::new(move |_| gone.0.order.lock().push(number));
-    let callback = PendingCallback { index: 0, timestamp: 0, key_size: -1, value_size: 0, run };
+    let callback = PendingCallback { record: RecordFacts::new(0, 0, None, None), run };
     CompletedBatch { result, callbacks: vec![callback], flush: Vec::new() }
 }
 

@@ -35,15 +35,16 @@ struct Shared {
 
 impl Shared {
     /// What `send` comes to: wait for the topic, append, wait for memory.
-    fn send(&self, value: &[u8], callback: Option<Callback>) -> Result<Delivery, Error> {
+    fn send(&self, value: &[u8], mut callback: Option<Callback>) -> Result<Delivery, Error> {
         let clock = &self.accumulator.clock;
         let wake = || self.accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
         let mut wait = TopicWait::new("t", None, clock.now(), MonoTime::MAX);
         wait.wait(&self.metadata, clock, &wake)?;
         let topic = self.accumulator.topics.find_or_add("t");
         let data = RecordData { key: None, value: Some(value), headers: &[], timestamp: 0 };
-        let mut append = Append { data, own_timestamp: true, callback, sticky: false };
-        self.accumulator.append(&topic, 0, &mut append, &mut Patience::For(HOUR))
+        let mut append = Append { data, own_timestamp: true, sticky: false };
+        let mut patience = Patience::For(HOUR);
+        self.accumulator.append(&topic, 0, &mut append, &mut callback, &mut patience)
     }
 
     fn flush(&self) {
