@@ -15,6 +15,8 @@ const OUT_OF_ORDER: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
 /// be elected uncleanly.
 pub const STRICT: &str = "strict";
 pub const UNCLEAN: &str = "unclean";
+/// A topic with one replica.
+pub const SINGLE: &str = "single";
 
 pub fn run(world: &impl World) {
     hints(world);
@@ -22,6 +24,7 @@ pub fn run(world: &impl World) {
     clean_election(world);
     restarted_follower(world);
     eligible_replica(world);
+    no_leader(world);
     unclean_election(world);
 }
 
@@ -184,6 +187,31 @@ fn eligible_replica(world: &impl World) {
     assert_eq!(send(c, &one, &batch(1)).base_offset, base + 1, "none any more");
     world.start(leader);
     healthy(world, STRICT, follower);
+}
+
+/// Where the only replica is down nobody leads, and whoever is asked says so.
+fn no_leader(world: &impl World) {
+    let led = |p: &MetadataResponsePartition| p.leader_id >= 0;
+    let before = partition_when(world.port(1), SINGLE, "it is led", led);
+    let leader = before.leader_id;
+    let other = 1 + leader % 3;
+    world.kill(leader);
+    let orphaned = |p: &MetadataResponsePartition| p.leader_id < 0;
+    let after = partition_when(world.port(other), SINGLE, "nobody leads", orphaned);
+    assert_eq!((after.error_code, after.leader_id), (ErrorCode::LEADER_NOT_AVAILABLE, -1));
+    assert_eq!(after.leader_epoch, before.leader_epoch + 1);
+    assert_eq!((&after.isr_nodes, &after.offline_replicas), (&vec![], &vec![leader]));
+    let mut connection = Connection::open(world.port(other));
+    let records = Batch::of(&["v"]).encode();
+    let response = connection.produce_whole(&Produce::to(SINGLE, 0), &records).expect("an answer");
+    let verdict = &response.topics[0].partitions[0];
+    assert_eq!(verdict.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    let hint = verdict.current_leader.map(|hint| (hint.leader_id, hint.leader_epoch));
+    assert_eq!((hint, &response.node_endpoints[..]), (Some((-1, after.leader_epoch)), &[][..]));
+    world.start(leader);
+    let again = partition_when(world.port(other), SINGLE, "it is led again", led);
+    assert_eq!((again.leader_id, again.leader_epoch), (leader, after.leader_epoch + 1));
+    leader_of(world.port(leader), SINGLE);
 }
 
 /// A leader that was not in sync lacks what was acknowledged without it, and knows the producers as

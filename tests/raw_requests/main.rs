@@ -89,6 +89,7 @@ fn the_test_broker_keeps_to_the_script_of_elections() {
         .brokers(3)
         .topic(elections::STRICT, two.clone().min_insync_replicas(2))
         .topic(elections::UNCLEAN, two)
+        .topic(elections::SINGLE, TopicConfig::new(1).replication_factor(1))
         .start();
     elections::run(&Simulated { cluster });
 }
@@ -102,6 +103,7 @@ fn kafka_keeps_to_the_script_of_elections() {
     cluster.create_topic(elections::STRICT, 1, 2, &[("min.insync.replicas", "2")]);
     let unclean = [("unclean.leader.election.enable", "true")];
     cluster.create_topic(elections::UNCLEAN, 1, 2, &unclean);
+    cluster.create_topic(elections::SINGLE, 1, 1, &[]);
     elections::run(&cluster);
 }
 

@@ -86,6 +86,9 @@ impl Model {
                 Some(_) => ErrorCode::NONE,
                 None => ErrorCode::LEADER_NOT_AVAILABLE,
             };
+            // The last to go is an eligible leader, and no longer in sync (KIP-966).
+            let in_sync =
+                partition.in_sync.iter().copied().filter(|id| leader.is_some() || alive(id));
             let offline = partition.replicas.iter().copied().filter(|id| !alive(id));
             MetadataResponsePartition {
                 error_code,
@@ -93,7 +96,7 @@ impl Model {
                 leader_id: leader.unwrap_or(-1),
                 leader_epoch: partition.leader_epoch,
                 replica_nodes: partition.replicas.clone(),
-                isr_nodes: partition.in_sync.clone(),
+                isr_nodes: in_sync.collect(),
                 offline_replicas: offline.collect(),
             }
         });
