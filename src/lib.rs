@@ -225,6 +225,24 @@ pub mod internal {
         pub use crate::record::*;
     }
 
+    /// Bytes from a peer that may be none of ours, for fuzzing.
+    pub mod peer {
+        pub use crate::client::fed::{Fed, feed_connection};
+
+        /// Cuts `bytes`, which arrive in pieces of so many, into frames of `max` bytes at most;
+        /// the lengths of those that were whole.
+        pub fn read_frames(bytes: &[u8], piece: usize, max: usize) -> Vec<usize> {
+            let mut reader = crate::network::FrameReader::new(max);
+            let mut lengths = Vec::new();
+            for piece in bytes.chunks(piece.max(1)) {
+                if reader.feed(piece, |body| lengths.push(body.len())).is_err() {
+                    break;
+                }
+            }
+            lengths
+        }
+    }
+
     /// Private parts in wrappers, for benches.
     pub mod parts {
         use crate::accumulator::buffer_pool::{Allocation, BufferPool};

@@ -8,6 +8,8 @@
 mod api_versions;
 mod connections;
 mod events;
+#[cfg(feature = "__internal")]
+pub(crate) mod fed;
 mod in_flight;
 mod network_client;
 mod request;

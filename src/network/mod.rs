@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use crate::time::MonoTime;
 
+#[cfg(feature = "__internal")]
+pub(crate) use frame::FrameReader;
 pub(crate) use frame::{OutFrame, Piece};
 pub(crate) use mio_net::MioNet;
 pub(crate) use selector::{Completions, DisconnectCause, Disconnection, ReturnedFrame, Selector};
