@@ -96,8 +96,10 @@ impl<C: KafkaClient> Sender<C> {
         if due > now {
             return self.index.look_at(id, due);
         }
-        // The timer will find it should it stay in line for too long.
-        if !self.index.has_timer(id) {
+        // Of a linger that is over only a look may be the end: records share a reading of the clock
+        // until then, and it may be long before the broker can take the batch. And without a timer
+        // nobody would find a batch that stays in line for too long.
+        if due > MonoTime::ZERO || !self.index.has_timer(id) {
             return self.look(id, now);
         }
         self.index.partition_mut(id).quiet = false;

@@ -95,9 +95,11 @@ impl<C: KafkaClient> Sender<C> {
                 break;
             }
             let first = partition.queue.take_first(&mut queue);
+            // Its waiters may have come while another batch was first: it may go after the answer.
+            let awaited = queue.batches.front().is_some_and(|next| next.fully_awaited());
             drop(queue);
             let Some((mut batch, next)) = first else { continue };
-            partition.quiet = true;
+            partition.quiet = !awaited;
             if let Some(due) = next {
                 visited.push((id, Some(due)));
             }

@@ -128,31 +128,56 @@ fn a_defect_while_batches_change_hands_leaves_no_handle_waiting() {
     assert!(matches!(delivery.try_get(), Some(Err(Error::Fatal(_)))), "{:?}", delivery.try_get());
 }
 
-/// The timestamps of three records: the second 3 ms after the first, the third when the sender has
-/// looked after the linger's end, 13 ms after the first; nobody takes the batch.
-fn stamps(linger: Duration) -> [i64; 3] {
-    let mut s = Scenario::new(|setup| {
+/// The timestamp of a record of so many bytes that is not given one.
+fn stamp(s: &Scenario, size: usize) -> i64 {
+    let topic = s.accumulator.topics.find_or_add("t");
+    let value = vec![b'v'; size];
+    let data = RecordData { key: None, value: Some(&value), headers: &[], timestamp: 0 };
+    let mut append = Append { data, own_timestamp: false, sticky: false };
+    let sent = s.accumulator.append(&topic, 0, &mut append, &mut None, &mut Patience::None);
+    sent.unwrap().timestamp() - ManualClock::WALL_START
+}
+
+/// Nobody takes the batches.
+fn unreachable(linger: Duration) -> Scenario {
+    let s = Scenario::new(|setup| {
         (setup.batch_size, setup.sender.linger) = (10_000, linger);
     });
     s.client.0.borrow_mut().down.insert(crate::types::NodeId(1), MonoTime::MAX);
-    let topic = s.accumulator.topics.find_or_add("t");
-    let stamp = |s: &Scenario| {
-        let data = RecordData { key: None, value: Some(b"v"), headers: &[], timestamp: 0 };
-        let mut append = Append { data, own_timestamp: false, sticky: false };
-        let sent = s.accumulator.append(&topic, 0, &mut append, &mut None, &mut Patience::None);
-        sent.unwrap().timestamp() - ManualClock::WALL_START
-    };
-    let first = stamp(&s);
+    s
+}
+
+/// The timestamps of three records: the second 3 ms after the first, the third when the sender has
+/// looked after the linger's end, 13 ms after the first.
+fn stamps(linger: Duration) -> [i64; 3] {
+    let mut s = unreachable(linger);
+    let first = stamp(&s, 1);
     s.advance(3 * MS);
-    let second = stamp(&s);
+    let second = stamp(&s, 1);
     s.advance(5 * MS);
     s.settle();
     s.advance(5 * MS);
-    [first, second, stamp(&s)]
+    [first, second, stamp(&s, 1)]
 }
 
 #[test]
 fn records_share_a_reading_of_the_clock_no_longer_than_a_short_linger() {
     assert_eq!(stamps(5 * MS), [0, 0, 13]);
     assert_eq!(stamps(6 * MS), [0, 3, 13]);
+}
+
+#[test]
+fn a_batch_that_waits_for_a_broker_out_of_reach_gets_no_old_timestamps() {
+    for linger in [Duration::ZERO, 5 * MS] {
+        let mut s = unreachable(linger);
+        s.advance(SECOND);
+        stamp(&s, 300);
+        s.advance(linger);
+        s.settle();
+        // It needs more memory, which is news again.
+        stamp(&s, 300);
+        s.settle();
+        s.advance(10 * SECOND);
+        assert_eq!(stamp(&s, 1), 11_000 + linger.as_millis() as i64);
+    }
 }

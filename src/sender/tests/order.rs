@@ -193,3 +193,24 @@ fn a_waiting_thread_ends_its_batchs_linger() {
     s.answer(&sent, OK, 9);
     assert_eq!(waiter.join().unwrap().unwrap().offset(), Some(9));
 }
+
+#[test]
+fn a_waiting_thread_ends_the_linger_of_a_batch_behind_another() {
+    let mut s = Scenario::new(|s| {
+        (s.batch_size, s.sender.linger) = (1024, 60 * SECOND);
+    });
+    s.append(0, &"x".repeat(960));
+    let delivery = s.append(0, "behind");
+    let waiter = std::thread::spawn(move || delivery.wait_timeout(60 * SECOND));
+    let topic = s.accumulator.topics.find_or_add("t");
+    while !topic.queue(0).lock().batches[1].fully_awaited() {
+        std::thread::yield_now();
+    }
+    let first = s.sent_one();
+    assert!(s.sent().is_empty());
+    // Time stands still: only the answer can make it due.
+    s.answer(&first, OK, 0);
+    let second = s.sent_one();
+    s.answer(&second, OK, 1);
+    assert_eq!(waiter.join().unwrap().unwrap().offset(), Some(1));
+}
