@@ -7,7 +7,7 @@
 //!
 //! Not in it: transactions, compression, consumers, a leader that does not know that it was
 //! deposed, and waiting: replicas that are in sync have a record at once, or as the request's
-//! [`Plan`](super::faults::Plan) says (an error or a cut after the append).
+//! [`Plan`] says (an error or a cut after the append).
 
 mod api; // bytes to requests, requests to responses
 mod batch; // the checks that a batch needs no log for
