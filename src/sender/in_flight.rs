@@ -55,6 +55,16 @@ impl Flights {
         self.flights.get_mut(&seat.tag)?.parts.get_mut(seat.place)
     }
 
+    /// As [`part_mut`](Self::part_mut), to look at.
+    pub(super) fn part(&self, seat: Seat) -> Option<&Part> {
+        self.flights.get(&seat.tag)?.parts.get(seat.place)
+    }
+
+    /// How many batches are under way.
+    pub(super) fn part_count(&self) -> usize {
+        self.flights.values().map(|flight| flight.parts.len()).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.flights.is_empty()
     }

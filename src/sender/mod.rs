@@ -141,8 +141,29 @@ impl<C: KafkaClient> Sender<C> {
         self.send_batches(now);
         let now = self.poll(now)?;
         self.hear_brokers(now);
-        self.index.invariants();
+        self.invariants();
         Ok(now)
+    }
+
+    /// Between turns: each seat of a partition holds a part of its own, each request has its
+    /// seats, and what has a sequence is outstanding, no more and no less.
+    fn invariants(&self) {
+        self.index.invariants();
+        if !cfg!(debug_assertions) || self.index.len() > 64 || self.has_ended() {
+            return;
+        }
+        let mut seats = 0;
+        for id in self.index.ids() {
+            let partition = self.index.partition(id);
+            let parts = || partition.in_flight.iter().map(|seat| self.flights.part(*seat));
+            assert!(parts().all(|part| part.is_some_and(|p| p.id == id)), "somebody else's seat");
+            seats += partition.in_flight.len();
+            let queue = partition.queue.lock();
+            let queued = queue.batches.iter().filter(|batch| batch.stamp.is_some()).count();
+            let flying = parts().flatten().filter(|part| part.stamp.is_some()).count();
+            assert_eq!(queued + flying, partition.sequences.outstanding(), "lost sequences");
+        }
+        assert_eq!(seats, self.flights.part_count(), "a part without a seat");
     }
 
     fn hear_users(&mut self, now: MonoTime) {

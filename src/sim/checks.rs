@@ -173,7 +173,7 @@ fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     }
     let orders: Vec<Option<u32>> = (evidence.entries.entries.iter())
         .map(|entry| match entry.sent {
-            Sent::Accepted { order, .. } => Some(order),
+            Sent::Accepted { order, .. } if !entry.is_loose => Some(order),
             _ => None,
         })
         .collect();
@@ -184,7 +184,7 @@ fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
             let ids = records.iter().filter_map(|r| id_of(r.value.as_deref()?));
             let mut last = None;
             for id in ids {
-                let order = orders.get(id.0 as usize).copied().flatten();
+                let Some(order) = orders.get(id.0 as usize).copied().flatten() else { continue };
                 if order < last.map(|(_, order)| order).unwrap_or_default() {
                     let before = last.map(|(id, _)| id);
                     return Err(format!("{name}-{index}: {id:?} comes after {before:?}"));

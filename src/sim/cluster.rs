@@ -11,7 +11,7 @@ use super::world::{Event, State};
 use crate::protocol::{ApiKey, ProduceResponse, Reader, TopicRef};
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
 use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
-use crate::time::ManualClock;
+use crate::time::{ManualClock, MonoTime};
 
 /// The port that all brokers listen at.
 pub(super) const PORT: u16 = 9092;
@@ -42,15 +42,23 @@ pub(super) struct Cluster {
     pub(super) faults: Faults,
     /// Topics by their number in the plan.
     pub(super) names: Vec<String>,
+    /// Names are not found before this moment.
+    pub(super) no_names_until: MonoTime,
     /// Brokers that nobody can connect to; true where attempts never end.
     pub(super) closed_doors: BTreeMap<i32, bool>,
     /// The least and the most that a request takes.
     work: (Duration, Duration),
 }
 
-/// The broker's address: its id is the last part.
-pub(super) fn host(broker: i32) -> String {
-    format!("10.0.0.{broker}")
+/// The broker's address, or the name that stands for it: its id is the last part.
+pub(super) fn host(broker: i32, has_names: bool) -> String {
+    if has_names { format!("broker.{broker}") } else { format!("10.0.0.{broker}") }
+}
+
+/// What a name stands for.
+pub(super) fn look_up(name: &str) -> Option<SocketAddr> {
+    let broker: u8 = name.strip_prefix("broker.")?.parse().ok()?;
+    Some(SocketAddr::from(([10, 0, 0, broker], PORT)))
 }
 
 pub(super) fn broker_at(addr: SocketAddr) -> i32 {
@@ -64,7 +72,9 @@ pub(super) fn broker_at(addr: SocketAddr) -> i32 {
 
 impl Cluster {
     pub(super) fn new(plan: &Plan) -> Self {
-        let broker = |(id, release): (i32, &Release)| (id, Broker::new(*release, &host(id), PORT));
+        let broker = |(id, release): (i32, &Release)| {
+            (id, Broker::new(*release, &host(id, plan.has_names), PORT))
+        };
         let brokers: BTreeMap<_, _> = (1..).zip(&plan.releases).map(broker).collect();
         let producer_byte_rate = plan.quota;
         let settings = Settings { auto_create: false, producer_byte_rate, ..Settings::default() };
@@ -74,7 +84,8 @@ impl Cluster {
         }
         let names = plan.topics.iter().map(|(name, _)| name.clone()).collect();
         let (faults, closed_doors) = (Faults::default(), BTreeMap::new());
-        Self { model, faults, names, closed_doors, work: plan.work }
+        let no_names_until = MonoTime::ZERO;
+        Self { model, faults, names, no_names_until, closed_doors, work: plan.work }
     }
 
     /// Each partition is led, and all its replicas have all of it.

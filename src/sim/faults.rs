@@ -75,10 +75,12 @@ pub(super) enum Kind {
     Spike,
     /// The sender's thread gets no processor.
     Stall,
+    /// Names are not found.
+    NoNames,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 31] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::Reset,
         Self::Close,
         Self::CutWrite,
@@ -110,6 +112,7 @@ impl Kind {
         Self::AddPartitions,
         Self::Spike,
         Self::Stall,
+        Self::NoNames,
     ];
 }
 
@@ -226,6 +229,7 @@ impl State {
                 self.mend_after(fault.time, Mend::Latency(latency));
             }
             Kind::Stall => self.net.stall = fault.time,
+            Kind::NoNames => self.cluster.no_names_until = self.now + fault.time,
             Kind::CutBefore
             | Kind::CutAfter
             | Kind::Silence
@@ -415,6 +419,7 @@ impl State {
         self.calm = true;
         self.cluster.faults.clear();
         self.cluster.closed_doors.clear();
+        self.cluster.no_names_until = now;
         self.net.cut_writes = 0;
         self.net.stall = Duration::ZERO;
         self.net.weather.latency = plan.weather.latency;

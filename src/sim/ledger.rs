@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) topic: usize,
     pub(super) sent: Sent,
     pub(super) has_callback: bool,
+    /// Its place in the order of acceptance is not known for certain.
+    pub(super) is_loose: bool,
     /// Sent when all was well: it must be delivered, soon.
     pub(super) calm: bool,
     /// What its callback was told, each time that it was called.
@@ -73,9 +75,14 @@ impl Ledger {
         let mut entries = self.lock();
         let id = RecordId(entries.entries.len() as u32);
         let (sent, called) = (Sent::Pending, Vec::new());
-        let entry = Entry { topic, sent, has_callback, calm, called, returned: false };
+        let (is_loose, returned) = (false, false);
+        let entry = Entry { topic, sent, has_callback, is_loose, calm, called, returned };
         entries.entries.push(entry);
         id
+    }
+
+    pub(super) fn loosen(&self, id: RecordId) {
+        self.lock().entries[id.0 as usize].is_loose = true;
     }
 
     pub(super) fn refuse(&self, id: RecordId) {

@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) value: usize,
     /// A callback is slow for as long, at most.
     pub(super) slow_callback: Duration,
+    /// Brokers have names, which have to be looked up.
+    pub(super) has_names: bool,
     /// Each fault at its moment.
     pub(super) faults: Vec<(Duration, Fault)>,
     /// When all is well again.
@@ -40,6 +42,28 @@ pub(super) struct Plan {
     pub(super) early_close: Option<(Duration, Duration)>,
     /// The last handle is dropped in place of a close.
     pub(super) ends_by_drop: bool,
+}
+
+/// Who runs callbacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallbackKind {
+    Threads(usize),
+    Inline,
+    /// A pool of the program's own.
+    Custom,
+}
+
+impl CallbackKind {
+    const ALL: [Self; 8] = [
+        Self::Threads(1),
+        Self::Threads(1),
+        Self::Threads(2),
+        Self::Threads(2),
+        Self::Threads(3),
+        Self::Threads(3),
+        Self::Inline,
+        Self::Custom,
+    ];
 }
 
 /// The producer's settings.
@@ -62,7 +86,7 @@ pub(super) struct Config {
     pub(super) metadata_max_age: Duration,
     pub(super) max_idle: Duration,
     pub(super) max_block: Duration,
-    pub(super) callback_threads: usize,
+    pub(super) callbacks: CallbackKind,
     pub(super) max_pending: usize,
     pub(super) wait_ends_linger: bool,
 }
@@ -90,7 +114,12 @@ impl Plan {
             records,
             think,
             value: pick(random, &[8, 60, 300, 1500]).min(config.memory / 4),
-            slow_callback: pick(random, &[Duration::ZERO, MS, 30 * MS]),
+            slow_callback: match config.callbacks {
+                // On the sender's thread it would hold the sender up.
+                CallbackKind::Inline => Duration::ZERO,
+                _ => pick(random, &[Duration::ZERO, MS, 30 * MS]),
+            },
+            has_names: random.below(4) == 0,
             faults: Vec::new(),
             calm_at,
             early_close: early.then_some(close),
@@ -175,7 +204,7 @@ impl Config {
             metadata_max_age: pick(random, &[1, 20, 300]) * SECOND,
             max_idle: pick(random, &[1, 30, 540]) * SECOND,
             max_block: pick(random, &[0, 50, 500, 3000]) * MS,
-            callback_threads: pick(random, &[1, 1, 2, 3]),
+            callbacks: pick(random, &CallbackKind::ALL),
             max_pending: pick(random, &[3, 50, 100_000]),
             wait_ends_linger: random.below(2) == 0,
         }

@@ -1,18 +1,19 @@
 //! One seed: its world is built, run, and judged.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::checks::{Evidence, check};
-use super::cluster::{PORT, host};
+use super::cluster::{PORT, host, look_up};
 use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
-use super::plan::{Plan, SECOND};
+use super::plan::{CallbackKind, Plan, SECOND};
 use super::trace::Line;
 use super::users::{Crowd, User, sleep_until};
-use super::world::World;
-use crate::KafkaProducer;
+use super::world::{Seat, World, seat};
 use crate::accumulator::RecordAccumulator;
 use crate::client::ThreadResolver;
 use crate::completion::CallbackExecutor;
@@ -22,6 +23,7 @@ use crate::producer::Surroundings;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
 use crate::time::MonoTime;
+use crate::{CallbackTask, Callbacks, Executor, KafkaProducer};
 
 /// What became of a run.
 pub(super) struct Report {
@@ -129,7 +131,8 @@ fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
 }
 
 fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error> {
-    let servers: Vec<_> = (1..=plan.brokers()).map(|id| format!("{}:{PORT}", host(id))).collect();
+    let server = |id| format!("{}:{PORT}", host(id, plan.has_names));
+    let servers: Vec<_> = (1..=plan.brokers()).map(server).collect();
     let c = &plan.config;
     let millis = |time: Duration| time.as_millis().to_string();
     let mut properties = vec![
@@ -153,14 +156,21 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
         ("metadata.max.age.ms", millis(c.metadata_max_age)),
         ("connections.max.idle.ms", millis(c.max_idle)),
         ("max.block.ms", millis(c.max_block)),
-        ("callback.threads", c.callback_threads.to_string()),
         ("callback.max.pending", c.max_pending.to_string()),
         ("wait.ends.linger", c.wait_ends_linger.to_string()),
     ];
     properties.extend(c.retries.map(|retries| ("retries", retries.to_string())));
-    let builder = KafkaProducer::builder().properties(properties);
+    let callbacks = match c.callbacks {
+        CallbackKind::Threads(threads) => Callbacks::Threads(threads),
+        CallbackKind::Inline => Callbacks::Inline,
+        CallbackKind::Custom => Callbacks::Executor(Arc::new(Elsewhere)),
+    };
+    let builder = KafkaProducer::builder().properties(properties).callbacks(callbacks);
     let waker: Arc<dyn Wake> = Arc::new(SimBell(Arc::clone(world)));
-    let lookup = |_: &str, _: u16| Err(std::io::ErrorKind::NotFound.into());
+    let lookup = |name: &str, _: u16| match seat() {
+        Some(seat) => seat.look_up(name),
+        None => Err(ErrorKind::NotFound.into()),
+    };
     builder.build_in(Surroundings {
         clock: world.clock(),
         net: SimNet(Arc::clone(world)),
@@ -168,4 +178,27 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
         waker,
         seed: plan.seed,
     })
+}
+
+/// Runs each task on a thread of its own.
+struct Elsewhere;
+
+impl Executor for Elsewhere {
+    fn execute(&self, task: CallbackTask) {
+        let begun = spawn_named("elsewhere".to_owned(), move || task.run());
+        debug_assert!(begun.is_ok(), "no thread for a callback");
+    }
+}
+
+impl Seat {
+    /// Asks for a name, which takes a while.
+    fn look_up(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
+        let (latency, until) = {
+            let mut state = self.world.lock();
+            (state.latency() * 2, state.cluster.no_names_until)
+        };
+        self.sleep(latency);
+        let found = look_up(name).filter(|_| self.now() >= until);
+        found.map(|address| vec![address]).ok_or_else(|| ErrorKind::NotFound.into())
+    }
 }

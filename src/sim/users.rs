@@ -144,6 +144,7 @@ impl User {
                     self.crowd.flush(&self.producer, timeout);
                 }
                 1..4 => self.wait(),
+                5 => left -= self.send_all(left),
                 4 => {
                     let burst = self.random.below(25).min(left);
                     (0..burst).for_each(|_| drop(self.send(false)));
@@ -234,6 +235,31 @@ impl User {
         };
         self.crowd.bound("send", begun, plan.config.max_block);
         self.take(id, outcome, closed)
+    }
+
+    /// Several records at once, or to a topic that was looked up before.
+    fn send_all(&mut self, most: usize) -> usize {
+        let plan = Arc::clone(&self.crowd.plan);
+        let topic = self.random.below(plan.topics.len());
+        let name = &plan.topics[topic].0;
+        let many = (1 + self.random.below(4)).min(most);
+        let ids: Vec<_> = (0..many).map(|_| self.crowd.ledger.begin(topic, false, false)).collect();
+        let values: Vec<_> = ids.iter().map(|id| value_of(*id, 30)).collect();
+        let records: Vec<_> = values.iter().map(|v| ProducerRecord::new(name, v)).collect();
+        let begun = now();
+        let (accepted, error) = match self.producer.send_all(&records) {
+            Ok(accepted) => (accepted, None),
+            Err(partial) => (partial.accepted, Some(partial.error)),
+        };
+        self.crowd.bound("send_all", begun, plan.config.max_block);
+        let mut accepted = accepted.into_iter();
+        for id in ids {
+            // Others may have sent between two of them.
+            self.crowd.ledger.loosen(id);
+            let outcome = accepted.next().ok_or_else(|| error.clone().unwrap_or(Error::Closed));
+            drop(self.take(id, outcome, false));
+        }
+        many
     }
 
     fn take(
