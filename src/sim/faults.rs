@@ -224,7 +224,8 @@ impl State {
             }
             Kind::BrokerDown | Kind::Isolate => self.take_down(fault),
             Kind::Spike => {
-                let latency = self.net.weather.latency;
+                // Spikes that overlap are no slower than one.
+                let latency = self.plan.weather.latency;
                 self.net.weather.latency = (latency.0 * 20, latency.1 * 20 + fault.time / 10);
                 self.mend_after(fault.time, Mend::Latency(latency));
             }

@@ -86,7 +86,8 @@ impl Crowd {
         if !early && !report.is_clean() {
             self.ledger.find(format!("a close with time enough was not clean: {report:?}"));
         }
-        if report.threads_stuck > 0 {
+        // A look-up may take longer than the close has time.
+        if report.threads_stuck > 0 && !(early && self.plan.has_names) {
             self.ledger.find(format!("threads are stuck: {report:?}"));
         }
         self.state.lock().closed = true;
