@@ -294,6 +294,8 @@ impl State {
             }
             Kind::StaleView => {
                 model.hold_view(fault.broker);
+                // So that there is something that it has not heard of.
+                self.strike_leader(&Fault { kind: Kind::MoveLeader, ..fault.clone() }, &name);
                 self.mend_after(fault.time, Mend::View(fault.broker));
             }
             // New partitions are put on brokers that are there.
