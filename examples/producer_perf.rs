@@ -226,7 +226,7 @@ impl Plan {
         let send = |share: Share| load::send_share(producer, topic, &share, &self.payload, totals);
         thread::scope(|scope| {
             scope.spawn(|| self.report(ended, totals));
-            let shares = (0..self.threads).map(|n| Share { handles, ..self.share(n) });
+            let shares = (0..self.threads).map(|n| self.share(n, handles));
             let senders: Vec<_> = shares.map(|share| scope.spawn(move || send(share))).collect();
             let mut total = Sent::default();
             for sender in senders {
@@ -241,7 +241,7 @@ impl Plan {
     }
 
     /// The n-th thread's part of the whole; parts differ by one record at most.
-    fn share(&self, n: u64) -> Share {
+    fn share(&self, n: u64, handles: usize) -> Share {
         let before = |whole: u64, n: u64| {
             (u128::from(whole) * u128::from(n) / u128::from(self.threads)) as u64 // <= whole
         };
@@ -253,7 +253,7 @@ impl Plan {
             warm_up: of(self.warm_up),
             sample: self.sample,
             throughput: self.throughput.map(|rate| rate / self.threads as f64),
-            handles: 0,
+            handles,
         }
     }
 

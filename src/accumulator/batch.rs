@@ -24,7 +24,8 @@ use crate::transaction::Stamp;
 pub(crate) struct ProducerBatch {
     pub(crate) builder: RecordBatchBuilder,
     pub(crate) result: Owed,
-    /// What the wall clock said when it was last read for a record.
+    /// What the wall clock said when it was last read for a record, or as the batch was started; no
+    /// record that we stamp later on is earlier.
     pub(crate) wall: i64,
     /// No more appends: full, flushed, or taken by the sender.
     pub(crate) closed: bool,
@@ -36,8 +37,6 @@ pub(crate) struct ProducerBatch {
     pub(crate) flushes: Vec<FlushToken>,
     /// When the first record was appended: linger and delivery time-out count from here.
     pub(crate) created: MonoTime,
-    /// The wall clock at that moment; no record of the batch is stamped earlier by us.
-    pub(crate) created_wall: i64,
     /// Producer id, epoch and base sequence, from the first drain on.
     pub(crate) stamp: Option<Stamp>,
     /// How often the batch was handed to a connection.
@@ -76,7 +75,7 @@ impl ProducerBatch {
         memory: Vec<u8>,
         result: Arc<BatchResult>,
         created: MonoTime,
-        created_wall: i64,
+        wall: i64,
     ) -> Self {
         Self {
             builder: RecordBatchBuilder::new(memory),
@@ -84,8 +83,7 @@ impl ProducerBatch {
             callbacks: Vec::new(),
             flushes: Vec::new(),
             created,
-            created_wall,
-            wall: created_wall,
+            wall,
             closed: false,
             stamp: None,
             attempts: 0,

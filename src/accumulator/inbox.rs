@@ -35,6 +35,16 @@ pub(crate) enum Event {
     Close(Duration),
 }
 
+impl Event {
+    /// When it wants attention.
+    fn due(&self) -> MonoTime {
+        match self {
+            Self::Partition(_, due) => *due,
+            _ => MonoTime::ZERO,
+        }
+    }
+}
+
 /// The sender's letterbox.
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -60,8 +70,9 @@ impl Inbox {
         Self { state: Mutex::new(state), bell, process }
     }
 
-    /// Tells the sender of `event`, which wants attention at `due`.
-    pub(crate) fn push(&self, event: Event, due: MonoTime) {
+    /// Tells the sender of `event`.
+    pub(crate) fn push(&self, event: Event) {
+        let due = event.due();
         let mut state = self.state.lock();
         if state.closed {
             drop(state);
@@ -131,14 +142,14 @@ mod tests {
     #[test]
     fn the_bell_rings_once_and_only_for_a_sleeper() {
         let (inbox, rung) = inbox();
-        inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        inbox.push(Event::MetadataWanted);
         assert!(!inbox.fall_asleep(MonoTime::MAX), "slept over an event");
         let mut events = Vec::new();
         inbox.take(&mut events);
         assert_eq!((events.len(), rung.load(Ordering::Relaxed)), (1, 0));
         assert!(inbox.fall_asleep(MonoTime::MAX));
-        inbox.push(Event::MetadataWanted, MonoTime::ZERO);
-        inbox.push(Event::MemoryWanted, MonoTime::ZERO);
+        inbox.push(Event::MetadataWanted);
+        inbox.push(Event::MemoryWanted);
         assert_eq!(rung.load(Ordering::Relaxed), 1);
     }
 
@@ -146,9 +157,9 @@ mod tests {
     fn a_flush_ends_when_nobody_will_read_of_it() {
         let (inbox, _) = inbox();
         let flushes = [crate::completion::FlushWait::begin(), Default::default()];
-        inbox.push(Event::Flush(flushes[0].token(0, 0)), MonoTime::ZERO);
+        inbox.push(Event::Flush(flushes[0].token(0, 0)));
         inbox.close();
-        inbox.push(Event::Flush(flushes[1].token(0, 0)), MonoTime::ZERO);
+        inbox.push(Event::Flush(flushes[1].token(0, 0)));
         assert!(flushes.iter().all(crate::completion::FlushWait::is_over));
     }
 
@@ -157,9 +168,9 @@ mod tests {
         let (inbox, rung) = inbox();
         let at = MonoTime::from_nanos;
         assert!(inbox.fall_asleep(at(100)));
-        inbox.push(Event::Partition(PartitionId(0), at(100)), at(100));
+        inbox.push(Event::Partition(PartitionId(0), at(100)));
         assert_eq!(rung.load(Ordering::Relaxed), 0);
-        inbox.push(Event::Partition(PartitionId(1), at(99)), at(99));
+        inbox.push(Event::Partition(PartitionId(1), at(99)));
         assert_eq!(rung.load(Ordering::Relaxed), 1);
     }
 }

@@ -29,8 +29,8 @@ fn the_sender_never_sleeps_over_an_event() {
             let inbox = Arc::clone(&inbox);
             spawn(move || {
                 // The first one is due when the sender wakes anyway, the second one is not.
-                inbox.push(Event::MetadataWanted, far);
-                inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+                inbox.push(Event::Partition(PartitionId(0), far));
+                inbox.push(Event::MetadataWanted);
             })
         });
         let (mut heard, mut events) = (0, Vec::new());
@@ -53,7 +53,7 @@ fn a_flush_that_meets_the_senders_end_is_over() {
             let inbox = Arc::clone(&inbox);
             move || {
                 let flush = FlushWait::begin();
-                inbox.push(Event::Flush(flush.token(0, 0)), MonoTime::ZERO);
+                inbox.push(Event::Flush(flush.token(0, 0)));
                 flush.wait(&Clock::Manual(ManualClock::new()), MonoTime::MAX).unwrap();
             }
         });

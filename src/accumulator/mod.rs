@@ -123,7 +123,7 @@ impl RecordAccumulator {
         let outcome = match self.pool.begin(size) {
             Ok(Allocation::Granted(memory)) => Ok(memory),
             Ok(Allocation::Queued(place)) => {
-                self.inbox.push(Event::MemoryWanted, MonoTime::ZERO);
+                self.inbox.push(Event::MemoryWanted);
                 match patience.begin(&self.clock) {
                     Some(_) if in_inline_callback() => {
                         // On the sender's thread, which alone brings memory back.

@@ -167,7 +167,7 @@ impl PartitionQueue {
 
     fn tell(&self, news: Option<MonoTime>) {
         if let Some(due) = news {
-            self.inbox.push(Event::Partition(self.id, due), due);
+            self.inbox.push(Event::Partition(self.id, due));
         }
     }
 
@@ -291,7 +291,7 @@ impl WaitListener for PartitionQueue {
         }
         state.told = Told::Now;
         drop(state);
-        self.inbox.push(Event::Partition(self.id, MonoTime::ZERO), MonoTime::ZERO);
+        self.inbox.push(Event::Partition(self.id, MonoTime::ZERO));
     }
 }
 
@@ -315,7 +315,7 @@ impl QueueState {
         if !append.own_timestamp {
             if !shares_stamp || last.record_count() % SHARING == SHARING - 1 {
                 // The coarse clock lags by up to a tick; the batch began by the exact one.
-                last.wall = clock.coarse_wall_millis().max(last.created_wall);
+                last.wall = last.wall.max(clock.coarse_wall_millis());
             }
             data.timestamp = last.wall;
         }

@@ -6,7 +6,6 @@ use super::core::Core;
 use crate::accumulator::inbox::Event;
 use crate::completion::{in_callback, refuse_in_callback};
 use crate::error::Error;
-use crate::time::MonoTime;
 
 /// What `close` achieved within its time.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +84,7 @@ impl Core {
     fn begin_close(&self, timeout: Duration) {
         self.metadata.close();
         self.executor.slots().close();
-        self.accumulator.inbox.push(Event::Close(timeout), MonoTime::ZERO);
+        self.accumulator.inbox.push(Event::Close(timeout));
     }
 
     /// The last handle is gone.

@@ -144,8 +144,8 @@ impl Core {
     /// The way of nearly all records: into the open batch of a partition that needs no choice. At
     /// anything out of the ordinary nothing is done.
     ///
-    /// The parts of a handle, in registers and one by one: a handle that is put together here and
-    /// moved on is read before it is written, which costs a tenth of a send.
+    /// The parts of a handle, in registers and one by one: one that is put together here and moved
+    /// on would be read while its stores are still under way, behind those of the record.
     fn send_plainly(
         &self,
         topic: &Topic,
@@ -357,7 +357,7 @@ impl Core {
         patience: &mut Patience,
     ) -> Result<Arc<TopicMetadata>, Error> {
         validate_topic(name)?;
-        let wake = || self.accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        let wake = || self.accumulator.inbox.push(Event::MetadataWanted);
         match self.metadata.try_topic(name, partition) {
             Ok(topic) => return Ok(topic),
             Err(refusal) => {
@@ -398,7 +398,7 @@ impl Core {
         refuse_in_callback("flush")?;
         let deadline = self.clock.now() + timeout;
         let flush = FlushWait::begin();
-        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)), MonoTime::ZERO);
+        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)));
         flush.wait(&self.clock, deadline)
     }
 }

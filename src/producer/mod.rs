@@ -221,7 +221,7 @@ impl KafkaProducer {
             return ReadyWait::new(begun, deadline).wait(&core.metadata, &core.clock);
         }
         let inbox = &core.accumulator.inbox;
-        let wake = || inbox.push(crate::accumulator::inbox::Event::MetadataWanted, begun);
+        let wake = || inbox.push(crate::accumulator::inbox::Event::MetadataWanted);
         for topic in topics {
             record::validate_topic(topic)?;
             TopicWait::new(topic, None, begun, deadline).wait(

@@ -37,7 +37,7 @@ impl Shared {
     /// What `send` comes to: wait for the topic, append, wait for memory.
     fn send(&self, value: &[u8], mut callback: Option<Callback>) -> Result<Delivery, Error> {
         let clock = &self.accumulator.clock;
-        let wake = || self.accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        let wake = || self.accumulator.inbox.push(Event::MetadataWanted);
         let mut wait = TopicWait::new("t", None, clock.now(), MonoTime::MAX);
         wait.wait(&self.metadata, clock, &wake)?;
         let topic = self.accumulator.topics.find_or_add("t");
@@ -49,13 +49,13 @@ impl Shared {
 
     fn flush(&self) {
         let flush = FlushWait::begin();
-        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)), MonoTime::ZERO);
+        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)));
         flush.wait(&self.accumulator.clock, MonoTime::MAX).unwrap();
     }
 
     fn close(&self) {
         self.metadata.close();
-        self.accumulator.inbox.push(Event::Close(HOUR), MonoTime::ZERO);
+        self.accumulator.inbox.push(Event::Close(HOUR));
     }
 }
 

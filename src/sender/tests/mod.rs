@@ -148,7 +148,7 @@ impl Scenario {
         });
         metadata.cell().add_topic("t");
         accumulator.topics.find_or_add("t");
-        accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+        accumulator.inbox.push(Event::MetadataWanted);
         let slots = Arc::new(Slots::new(100));
         let kind = ExecutorKind::Inline;
         let executor = CallbackExecutor::start(kind, "test", Arc::clone(&slots)).unwrap();
@@ -296,12 +296,12 @@ impl Scenario {
 
     fn flush(&self) -> FlushWait {
         let flush = FlushWait::begin();
-        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)), MonoTime::ZERO);
+        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)));
         flush
     }
 
     fn close(&self, timeout: Duration) {
-        self.accumulator.inbox.push(Event::Close(timeout), MonoTime::ZERO);
+        self.accumulator.inbox.push(Event::Close(timeout));
     }
 
     /// All memory is back in the pool.

@@ -61,7 +61,7 @@ fn a_topic_given_up_as_a_record_came_is_asked_for_again() {
         s.settle();
     }
     assert!(s.sender.metadata.cluster().topic("t").is_none(), "it was to be given up");
-    s.accumulator.inbox.push(Event::Partition(PartitionId(0), MonoTime::ZERO), MonoTime::ZERO);
+    s.accumulator.inbox.push(Event::Partition(PartitionId(0), MonoTime::ZERO));
     let (time, _) = s.until_sent();
     assert!(time < 5 * SECOND, "{time:?}");
 }
@@ -76,7 +76,7 @@ fn lingering_batches_go_out_once_what_was_under_way_brought_too_little_memory() 
     s.append(2, &part);
     assert!(s.sent().is_empty(), "they linger");
     let Ok(Allocation::Queued(place)) = s.accumulator.pool.begin(3000) else { panic!("granted") };
-    s.accumulator.inbox.push(Event::MemoryWanted, MonoTime::ZERO);
+    s.accumulator.inbox.push(Event::MemoryWanted);
     assert!(s.sent().is_empty(), "what is under way may bring enough");
     s.answer(&sent, OK, 0);
     assert!(s.accumulator.pool.poll(&place).is_none());

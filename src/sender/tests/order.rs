@@ -109,7 +109,7 @@ fn with_one_request_in_flight_the_next_batch_waits_also_for_another_leader() {
     let second = s.append(0, "b");
     let first = s.sent_one();
     s.leaders = vec![(2, 1)];
-    s.accumulator.inbox.push(Event::MetadataWanted, MonoTime::ZERO);
+    s.accumulator.inbox.push(Event::MetadataWanted);
     s.sender.metadata.request_update();
     s.advance(SECOND);
     assert_eq!(s.sent().len(), 0, "two of a partition in flight");
