@@ -2,6 +2,7 @@
 //! made in one place only. A rule takes a file and gives findings; each is shown to catch a bad
 //! sample and to pass a good one. A finding names the place and what to do instead.
 
+mod behaviours;
 mod rules;
 mod source;
 
@@ -92,4 +93,12 @@ fn each_file_opens_by_saying_what_it_is() {
 #[test]
 fn nothing_points_to_the_machine_it_was_written_on() {
     check(rules::workplace);
+}
+
+#[test]
+fn every_behaviour_is_held_by_a_test_or_excused() {
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviours.md");
+    let table = fs::read_to_string(table).unwrap();
+    let findings = behaviours::findings(&table, &project(), behaviours::OPEN);
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
