@@ -35,6 +35,7 @@ fn assert_refused(entries: &[(&str, &str)], parts: &[&str]) {
     }
 }
 
+/// CFG-17, CFG-19: the defaults.
 #[test]
 fn nothing_but_bootstrap_servers_gives_kafkas_defaults() {
     let config = config(&[]).unwrap();
@@ -45,6 +46,7 @@ fn nothing_but_bootstrap_servers_gives_kafkas_defaults() {
     assert_eq!(config.value("sasl.mechanism"), None);
 }
 
+/// CFG-01.
 #[test]
 fn idempotence_is_on_by_default_and_asked_for() {
     for entries in [&[][..], &[("enable.idempotence", "true")], &[("acks", "-1")]] {
@@ -54,6 +56,7 @@ fn idempotence_is_on_by_default_and_asked_for() {
     }
 }
 
+/// CFG-03, CFG-07, CFG-08, CFG-10.
 #[test]
 fn idempotence_left_to_its_default_gives_way() {
     for (key, set) in [
@@ -72,6 +75,7 @@ fn idempotence_left_to_its_default_gives_way() {
     assert_eq!(value(&off, "acks"), "all");
 }
 
+/// CFG-04, CFG-09, CFG-11.
 #[test]
 fn idempotence_asked_for_refuses_what_contradicts_it() {
     for (key, set) in [
@@ -84,6 +88,7 @@ fn idempotence_asked_for_refuses_what_contradicts_it() {
     }
 }
 
+/// CFG-12.
 #[test]
 fn a_delivery_timeout_that_was_set_must_cover_linger_and_one_request() {
     let with = |delivery| {
@@ -100,6 +105,7 @@ fn a_delivery_timeout_left_to_its_default_is_raised() {
     assert_eq!(value(&huge, "delivery.timeout.ms"), "2147483647");
 }
 
+/// CFG-19.
 #[test]
 fn backoffs_are_capped_by_their_most() {
     let alone = [("reconnect.backoff.ms", "700")];
@@ -119,6 +125,7 @@ fn backoffs_are_capped_by_their_most() {
     assert_eq!(value(&[("retry.backoff.ms", "5000")], "retry.backoff.ms"), "1000");
 }
 
+/// CFG-15, CFG-16, CFG-17, CFG-28, CFG-29: values that are refused.
 #[test]
 fn values_are_read_by_the_keys_type() {
     assert_eq!(value(&[("linger.ms", " 7 ")], "linger.ms"), "7");
@@ -150,6 +157,7 @@ fn values_are_read_by_the_keys_type() {
     }
 }
 
+/// CFG-18.
 #[test]
 fn socket_buffers_may_be_left_to_the_system() {
     for key in ["send.buffer.bytes", "receive.buffer.bytes"] {
@@ -158,6 +166,7 @@ fn socket_buffers_may_be_left_to_the_system() {
     }
 }
 
+/// CFG-26, CFG-30.
 #[test]
 fn bootstrap_servers_are_required_and_checked_without_resolving_them() {
     let none: [(&str, &str); 0] = [];
@@ -171,6 +180,7 @@ fn bootstrap_servers_are_required_and_checked_without_resolving_them() {
     }
 }
 
+/// CFG-30.
 #[test]
 fn an_unknown_key_names_the_nearest_known_one_and_hides_its_value() {
     assert_refused(&[("linger.mss", "5")], &["linger.mss", "unknown", "`linger.ms`"]);
@@ -186,6 +196,7 @@ fn all_that_is_wrong_is_told_at_once() {
     }
 }
 
+/// CFG-16, CFG-22, CFG-28.
 #[test]
 fn what_is_not_supported_yet_is_accepted_where_it_changes_nothing() {
     for key in ProducerConfig::keys() {
@@ -210,6 +221,7 @@ fn what_is_not_supported_yet_is_accepted_where_it_changes_nothing() {
     assert_refused(&[("transactional.id", "")], &["transactional.id", "not empty"]);
 }
 
+/// CFG-24.
 #[test]
 fn what_can_have_no_meaning_here_says_why() {
     let class = "org.apache.kafka.common.serialization.StringSerializer";
@@ -220,6 +232,7 @@ fn what_can_have_no_meaning_here_says_why() {
     assert_refused(&[("metric.reporters", reporter)], &["metric.reporters", "without meaning"]);
 }
 
+/// CFG-31.
 #[test]
 fn no_text_shows_a_secret() {
     let secrets = ProducerConfig::keys().filter(|key| key.value_type() == ValueType::Password);

@@ -127,6 +127,7 @@ mod tests {
         }
     }
 
+    /// NC-37, NC-38.
     #[test]
     fn the_highest_common_version_is_used_and_unknown_apis_are_tolerated() {
         let answer = response(ErrorCode::NONE, &[(0, 0, 9), (3, 99, 100), (7777, 1, 2)]);
@@ -137,6 +138,7 @@ mod tests {
         assert_eq!(versions.highest_common(ApiKey::InitProducerId), None, "not offered");
     }
 
+    /// NC-08.
     #[test]
     fn a_refused_version_is_lowered_to_what_the_broker_names_or_to_zero() {
         let unsupported = |keys: &[(i16, i16, i16)], asked| {
@@ -160,6 +162,7 @@ mod tests {
         assert!(why.contains("INVALID_REQUEST"), "{why}");
     }
 
+    /// NC-40.
     #[test]
     fn features_of_an_older_epoch_are_ignored() {
         let mut features = FinalizedFeatures::default();

@@ -244,6 +244,7 @@ fn backoff(base: Duration, max: Duration, failures: u32, random: &mut Random) ->
 mod tests {
     use super::*;
 
+    /// NC-20.
     #[test]
     fn backoffs_double_with_jitter_up_to_their_bound() {
         let (base, max) = (Duration::from_millis(50), Duration::from_millis(1000));

@@ -111,6 +111,7 @@ mod tests {
         HostPort::parse(entry).map(|server| (server.host, server.port))
     }
 
+    /// CFG-27.
     #[test]
     fn names_and_addresses_parse_with_or_without_a_listener() {
         for (entry, host, port) in [

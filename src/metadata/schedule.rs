@@ -139,6 +139,7 @@ mod tests {
         assert_eq!(schedule().wait(true, at(0)), Duration::ZERO);
     }
 
+    /// MD-02, MD-03.
     #[test]
     fn without_a_request_the_next_update_is_due_by_age_and_with_one_after_the_backoff() {
         let mut schedule = schedule();
@@ -157,6 +158,7 @@ mod tests {
         assert_eq!(schedule.wait(false, at(5000)), MAX_AGE - Duration::from_secs(5));
     }
 
+    /// MD-05.
     #[test]
     fn failures_double_the_backoff_up_to_its_bound_and_leave_the_last_success() {
         let mut schedule = schedule();
@@ -171,6 +173,7 @@ mod tests {
         assert_eq!(schedule.wait(true, at(3000)), BACKOFF);
     }
 
+    /// MD-06.
     #[test]
     fn answers_without_news_double_the_backoff_until_there_is_news() {
         let mut schedule = schedule();
@@ -206,6 +209,7 @@ mod tests {
         assert_eq!(schedule.wait(true, at(1000)), BACKOFF);
     }
 
+    /// MD-04.
     #[test]
     fn jitter_spreads_the_backoff_within_its_bound() {
         let mut schedule = schedule();

@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(cluster.nodes[&NodeId(-2)].to_string(), "[::1]:2 (id -2)");
     }
 
+    /// MD-29.
     #[test]
     fn a_leader_that_is_no_known_node_is_absent() {
         let cluster = cluster(&[1], &[1, 7, 1]);

@@ -144,6 +144,7 @@ fn names(names: &[&str]) -> Vec<Arc<str>> {
     names.iter().map(|n| Arc::from(*n)).collect()
 }
 
+/// MD-07.
 #[test]
 fn after_bootstrap_an_update_is_due_at_once() {
     let mut rig = Rig::new();
@@ -154,6 +155,7 @@ fn after_bootstrap_an_update_is_due_at_once() {
     assert_eq!(rig.metadata.due(rig.now), Duration::MAX);
 }
 
+/// MD-01.
 #[test]
 fn a_new_topic_is_asked_for_at_once_and_a_known_one_is_not() {
     let mut rig = Rig::knowing(&["t"]);
@@ -164,6 +166,7 @@ fn a_new_topic_is_asked_for_at_once_and_a_known_one_is_not() {
     assert_eq!(rig.due_ms(), 0);
 }
 
+/// MD-02.
 #[test]
 fn a_requested_update_waits_for_the_backoff() {
     let mut rig = Rig::knowing(&["t"]);
@@ -174,6 +177,7 @@ fn a_requested_update_waits_for_the_backoff() {
     assert_eq!(rig.due_ms(), 0);
 }
 
+/// MD-04.
 #[test]
 fn a_failed_update_is_tried_again_after_the_backoff_whatever_is_requested() {
     let mut rig = Rig::knowing(&["t"]);
@@ -188,6 +192,7 @@ fn a_failed_update_is_tried_again_after_the_backoff_whatever_is_requested() {
     assert_eq!(rig.due_ms(), 200);
 }
 
+/// MD-06.
 #[test]
 fn answers_without_news_grow_the_backoff() {
     let mut rig = Rig::knowing(&["t"]);
@@ -203,6 +208,7 @@ fn answers_without_news_grow_the_backoff() {
     assert_eq!(rig.due_ms(), 100);
 }
 
+/// MD-15, MD-16.
 #[test]
 fn new_topics_are_asked_for_alone_until_they_are_named() {
     let mut rig = Rig::knowing(&["t"]);
@@ -214,6 +220,7 @@ fn new_topics_are_asked_for_alone_until_they_are_named() {
     assert_eq!(rig.request(), names(&["v", "w"]));
 }
 
+/// MD-16.
 #[test]
 fn a_missing_topic_that_was_named_before_is_asked_for_with_all_others() {
     let mut rig = Rig::knowing(&["t"]);
@@ -224,6 +231,7 @@ fn a_missing_topic_that_was_named_before_is_asked_for_with_all_others() {
     assert_eq!(rig.request(), names(&["t", "u"]));
 }
 
+/// MD-17.
 #[test]
 fn all_topics_are_asked_for_if_that_is_wanted_or_the_metadata_is_old() {
     let mut rig = Rig::knowing(&["t"]);
@@ -238,6 +246,7 @@ fn all_topics_are_asked_for_if_that_is_wanted_or_the_metadata_is_old() {
     assert_eq!(rig.request(), names(&["t", "u"]));
 }
 
+/// MD-16, MD-18.
 #[test]
 fn an_update_requested_while_one_is_in_flight_stays_wanted() {
     let mut rig = Rig::knowing(&["t"]);
@@ -259,6 +268,7 @@ fn a_failed_full_update_stays_wanted() {
     assert_eq!(rig.request(), names(&["t"]));
 }
 
+/// MD-19.
 #[test]
 fn epochs_of_brokers_before_version_9_do_not_count() {
     let mut rig = Rig::knowing(&["t"]);
@@ -267,6 +277,7 @@ fn epochs_of_brokers_before_version_9_do_not_count() {
     assert_eq!(rig.leader("t", 0), Some((2, -1)));
 }
 
+/// MD-20.
 #[test]
 fn a_leader_of_an_older_epoch_is_not_taken_back() {
     let mut rig = Rig::knowing(&["t"]);
@@ -278,6 +289,7 @@ fn a_leader_of_an_older_epoch_is_not_taken_back() {
     assert_eq!(rig.leader("t", 0), Some((1, 6)));
 }
 
+/// MD-21.
 #[test]
 fn the_epoch_of_a_topic_is_remembered_while_it_is_missing() {
     let mut rig = Rig::knowing(&["t"]);
@@ -290,6 +302,7 @@ fn the_epoch_of_a_topic_is_remembered_while_it_is_missing() {
     assert_eq!(rig.leader("t", 0), Some((2, 6)));
 }
 
+/// MD-22.
 #[test]
 fn a_topic_of_another_id_begins_its_epochs_anew() {
     let mut rig = Rig::knowing(&["t"]);
@@ -298,6 +311,7 @@ fn a_topic_of_another_id_begins_its_epochs_anew() {
     assert_eq!(rig.metadata.cluster().topic("t").unwrap().id, OTHER_ID);
 }
 
+/// MD-23.
 #[test]
 fn a_first_id_overrides_the_epochs_seen_before() {
     let mut rig = Rig::new();
@@ -307,6 +321,7 @@ fn a_first_id_overrides_the_epochs_seen_before() {
     assert_eq!(rig.leader("t", 0), Some((2, 3)));
 }
 
+/// MD-32.
 #[test]
 fn an_id_that_brokers_no_longer_send_becomes_zero() {
     let mut rig = Rig::knowing(&["t"]);
@@ -314,6 +329,7 @@ fn an_id_that_brokers_no_longer_send_becomes_zero() {
     assert_eq!(rig.metadata.cluster().topic("t").unwrap().id, Uuid::ZERO);
 }
 
+/// MD-25.
 #[test]
 fn partitions_without_epochs_work() {
     let mut rig = Rig::new();
@@ -325,6 +341,7 @@ fn partitions_without_epochs_work() {
     }
 }
 
+/// MD-26.
 #[test]
 fn the_snapshot_shows_what_the_brokers_said() {
     let mut rig = Rig::new();
@@ -344,6 +361,7 @@ fn the_snapshot_shows_what_the_brokers_said() {
     assert_eq!((known.partition_count(), &known.available[..]), (2, &[0][..]));
 }
 
+/// MD-29.
 #[test]
 fn a_broker_that_nobody_can_connect_to_is_no_leader() {
     let mut rig = Rig::new();
@@ -356,6 +374,7 @@ fn a_broker_that_nobody_can_connect_to_is_no_leader() {
     assert_eq!(rig.leader("t", 1), None);
 }
 
+/// MD-31.
 #[test]
 fn a_partial_update_keeps_other_topics_on_the_new_nodes() {
     let mut rig = Rig::knowing(&["t", "u"]);
@@ -373,6 +392,7 @@ fn a_partial_update_keeps_other_topics_on_the_new_nodes() {
     assert_eq!(rig.metadata.cluster().cluster_id, None);
 }
 
+/// MD-31.
 #[test]
 fn a_full_update_drops_topics_that_it_does_not_name() {
     let mut rig = Rig::knowing(&["t", "u"]);
@@ -413,6 +433,7 @@ fn a_topic_without_partitions_is_asked_for_again() {
     assert_eq!(rig.due_ms(), 100);
 }
 
+/// MD-24, MD-33.
 #[test]
 fn a_produce_response_moves_one_partition_to_a_newer_leader() {
     let mut rig = Rig::new();
@@ -436,6 +457,7 @@ fn a_produce_response_moves_one_partition_to_a_newer_leader() {
     assert_ne!(rig.leader("t", 1), Some((1, 5)));
 }
 
+/// MD-25.
 #[test]
 fn a_leader_that_is_not_newer_or_not_known_is_ignored() {
     let mut rig = Rig::knowing(&["t"]);
@@ -451,6 +473,7 @@ fn a_leader_that_is_not_newer_or_not_known_is_ignored() {
     assert_eq!(rig.leader("t", 0), Some((2, 6)));
 }
 
+/// MD-13.
 #[test]
 fn an_idle_topic_is_dropped_at_the_next_update_and_use_renews_it() {
     let mut rig = Rig::knowing(&["idle", "used"]);
@@ -476,6 +499,7 @@ fn an_idle_topic_with_records_pending_stays() {
     assert!(rig.knows("t") && !rig.knows("u"));
 }
 
+/// MD-14.
 #[test]
 fn a_topic_that_was_never_named_does_not_expire() {
     let mut rig = Rig::new();
@@ -581,6 +605,7 @@ fn a_rebootstrap_is_due_when_no_update_succeeds_for_long() {
     assert!(!rig.metadata.rebootstrap());
 }
 
+/// MD-27, MD-28.
 #[test]
 fn a_topics_error_is_gone_with_the_next_good_answer() {
     let mut rig = Rig::new();

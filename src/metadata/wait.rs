@@ -287,6 +287,7 @@ mod tests {
         assert_eq!(cause(&mut wait, &cell), "it has 2 partitions, none is 2");
     }
 
+    /// KP-04.
     #[test]
     fn a_wait_asks_at_its_start_and_after_each_answer_without_the_topic() {
         let cell = cell();
@@ -302,6 +303,7 @@ mod tests {
         assert_eq!(asks(), (false, false));
     }
 
+    /// MD-27.
     #[test]
     fn a_refusal_ends_waits_that_began_before_it_and_later_ones_ask_again() {
         for code in [
@@ -360,6 +362,7 @@ mod tests {
         assert_eq!(cell.take_asked().topics.len(), 1);
     }
 
+    /// MD-12.
     #[test]
     fn a_failure_ends_the_waits_of_its_time_only() {
         let cell = cell();
@@ -373,6 +376,7 @@ mod tests {
         assert!(matches!(ready.poll(&cell, START), Wait::Failed(Error::Authorization { .. })));
     }
 
+    /// MD-10, MD-11.
     #[test]
     fn the_end_of_the_producer_ends_every_wait() {
         for end in [Error::Closed, Error::Fatal("defect".into())] {
@@ -403,6 +407,7 @@ mod tests {
         assert!(matches!(wait.poll(&cell, START), Wait::Ready(())));
     }
 
+    /// MD-08.
     #[test]
     fn one_publication_wakes_all_waiting_threads_and_the_sender_is_woken_once() {
         const THREADS: usize = 4;
@@ -437,6 +442,7 @@ mod tests {
         }
     }
 
+    /// MD-09.
     #[test]
     fn a_blocked_call_returns_at_its_deadline() {
         let (cell, clock) = (cell(), Clock::system());

@@ -268,6 +268,7 @@ mod tests {
         out
     }
 
+    /// SEL-22.
     #[test]
     fn every_short_write_ends_in_the_same_bytes() {
         let frame = frame();
@@ -297,6 +298,7 @@ mod tests {
         Ok(out)
     }
 
+    /// SEL-23.
     #[test]
     fn frames_are_cut_out_of_any_arrival() {
         let stream = [0, 0, 0, 2, 7, 8, 0, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3, 0, 0];

@@ -82,6 +82,7 @@ fn a_frame_that_fits_is_written_at_once_and_given_back() {
     assert_eq!(b.net.writes(), 1);
 }
 
+/// SEL-02, SEL-22.
 #[test]
 fn a_full_socket_parks_frames_and_loses_no_byte_and_no_order() {
     let mut b = Bench::new();
@@ -119,6 +120,7 @@ fn an_idle_turn_waits_instead_of_spinning() {
     assert_eq!(b.net.open_sockets(), [id.0, full.0]);
 }
 
+/// SEL-08, SEL-23.
 #[test]
 fn responses_arrive_whole_however_they_are_cut() {
     let mut b = Bench::new();
@@ -136,6 +138,7 @@ fn responses_arrive_whole_however_they_are_cut() {
     assert_eq!(got, expected);
 }
 
+/// SEL-20.
 #[test]
 fn a_channel_with_much_to_read_keeps_its_turn_without_a_new_edge() {
     let mut b = Bench::new();
@@ -155,6 +158,7 @@ fn a_channel_with_much_to_read_keeps_its_turn_without_a_new_edge() {
     assert_eq!(turns, 4, "one turn must not read without bound");
 }
 
+/// SEL-01, SEL-13, SEL-14.
 #[test]
 fn answers_given_before_a_close_come_before_the_close() {
     for end in [Ok(()), Err(ErrorKind::ConnectionReset)] {
@@ -191,6 +195,7 @@ fn a_failed_write_hands_back_what_was_not_written_and_reads_the_last_answers() {
     assert_eq!(d.unsent.iter().map(|u| (u.tag, u.started)).collect::<Vec<_>>(), [(2, true)]);
 }
 
+/// SEL-03.
 #[test]
 fn frames_sent_into_a_connection_that_just_broke_come_back_unstarted() {
     let mut b = Bench::new();
@@ -226,6 +231,7 @@ fn close_gives_frames_back_even_if_the_connection_had_ended() {
     assert_eq!(b.net.open_sockets(), []);
 }
 
+/// SEL-04, SEL-05, SEL-16.
 #[test]
 fn attempts_end_as_the_network_says() {
     let mut b = Bench::new();
@@ -244,6 +250,7 @@ fn attempts_end_as_the_network_says() {
     assert_eq!(b.net.open_sockets(), []);
 }
 
+/// SEL-10.
 #[test]
 fn a_muted_connection_is_not_read_and_misses_nothing() {
     let mut b = Bench::new();
@@ -259,6 +266,7 @@ fn a_muted_connection_is_not_read_and_misses_nothing() {
     assert_eq!(b.poll().receives, [(muted, b"late".to_vec())]);
 }
 
+/// SEL-11.
 #[test]
 fn only_the_connections_idle_for_too_long_are_closed() {
     let mut b = Bench::new();

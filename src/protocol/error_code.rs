@@ -276,6 +276,7 @@ mod tests {
         ErrorCode::ALL.iter().copied().filter(|code| keep(*code)).map(|code| code.0).collect()
     }
 
+    /// WIRE-17.
     #[test]
     fn every_code_up_to_the_last_has_its_own_name() {
         assert_eq!(codes(|_| true), (-1..=133).collect::<Vec<_>>());
@@ -341,6 +342,7 @@ mod tests {
         assert_eq!(codes(ErrorCode::proves_not_appended), proofs);
     }
 
+    /// WIRE-17.
     #[test]
     fn a_code_prints_its_name_and_number_and_an_unknown_one_counts_as_an_unknown_error() {
         assert_eq!(ErrorCode::NOT_ENOUGH_REPLICAS.to_string(), "NOT_ENOUGH_REPLICAS (19)");

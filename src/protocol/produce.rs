@@ -436,6 +436,7 @@ mod tests {
         wire
     }
 
+    /// WIRE-01, WIRE-04.
     #[test]
     fn head_and_batches_make_the_request_that_was_meant() {
         let id = Uuid([3; 16]);

@@ -448,12 +448,14 @@ mod tests {
         assert_eq!(error, DecodeError { kind: DecodeErrorKind::InvalidUtf8, offset: 3 });
     }
 
+    /// WIRE-14.
     #[test]
     fn a_length_below_minus_one_is_refused() {
         let error = Reader::new(&[0xff, 0xfe]).nullable_string().unwrap_err();
         assert_eq!(error.kind, DecodeErrorKind::NegativeLength(-2));
     }
 
+    /// WIRE-14.
     #[test]
     fn an_array_that_announces_more_than_there_is_fails_before_its_first_element() {
         for (bytes, flexible) in
@@ -469,6 +471,7 @@ mod tests {
         }
     }
 
+    /// WIRE-13.
     #[test]
     fn unknown_tagged_fields_are_passed_over_and_known_ones_read() {
         let bytes = written(true, |w| {
@@ -490,6 +493,7 @@ mod tests {
         assert_eq!((seven, r.bool(), r.expect_end()), (7, Ok(true), Ok(())));
     }
 
+    /// WIRE-13.
     #[test]
     fn a_tagged_field_cannot_read_past_its_own_size() {
         let bytes = written(true, |w| {

@@ -112,6 +112,7 @@ fn assert_told(name: &str, servers: &str, why: &[&str]) {
     assert!(report.is_clean() && time < LONG / 3, "{name}: {report:?} in {time:?}");
 }
 
+/// CFG-27.
 #[test]
 fn no_broker_at_all_is_told_of_in_time_with_the_reason() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -188,6 +189,7 @@ fn answers_that_make_no_sense_hold_records_back_and_lose_none() {
     }
 }
 
+/// WIRE-04.
 #[test]
 fn a_broker_that_is_too_old_is_told_of_and_is_not_asked_for_ever() {
     let cluster = TestCluster::builder().topic("t", 1).max_version(Api::Produce, 2).start();
@@ -204,6 +206,7 @@ fn a_broker_that_is_too_old_is_told_of_and_is_not_asked_for_ever() {
     assert_eq!(cluster.counters().requests(Api::Produce), 0);
 }
 
+/// NC-05.
 #[test]
 fn a_cluster_that_is_too_old_to_describe_itself_is_told_of() {
     let cluster = TestCluster::builder().topic("t", 1).max_version(Api::Metadata, 3).start();

@@ -39,6 +39,7 @@ fn a_wrong_configuration_builds_nothing_and_names_the_key() {
     }
 }
 
+/// KP-08.
 #[test]
 fn no_form_of_send_takes_a_topic_with_an_impossible_name() {
     let cluster = TestCluster::start();
@@ -69,6 +70,7 @@ fn no_form_of_send_takes_a_topic_with_an_impossible_name() {
     delivered(&producer.send(ProducerRecord::new(&longest, "v")).unwrap());
 }
 
+/// KP-28.
 #[test]
 fn a_negative_partition_or_timestamp_is_refused_at_once() {
     let cluster = TestCluster::builder().topic("t", 1).start();
@@ -93,6 +95,7 @@ fn a_negative_partition_or_timestamp_is_refused_at_once() {
     assert_eq!(cluster.count("t"), 0);
 }
 
+/// KP-05.
 #[test]
 fn a_partition_that_does_not_exist_is_waited_for_and_then_told_of() {
     let cluster = TestCluster::builder().topic("t", 2).start();
@@ -117,6 +120,7 @@ fn a_partition_that_does_not_exist_is_waited_for_and_then_told_of() {
     assert_eq!(cluster.records("t", 2).len(), 1);
 }
 
+/// KP-03, KP-06.
 #[test]
 fn a_topic_that_does_not_exist_is_waited_for_and_then_told_of() {
     let cluster = TestCluster::builder().auto_create(false).topic("other", 1).start();

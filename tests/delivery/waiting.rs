@@ -69,6 +69,7 @@ fn a_wait_ends_no_linger_where_it_is_told_not_to() {
     assert!(time >= ms(300), "{time:?}");
 }
 
+/// KP-21.
 #[test]
 fn a_flush_ends_the_linger_of_all_partitions() {
     let cluster = TestCluster::builder().topic("t", 3).start();

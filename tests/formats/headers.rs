@@ -14,6 +14,7 @@ use crate::{text, versions, witnessed};
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
+    /// WIRE-07, WIRE-08.
     #[test]
     fn request_headers(correlation_id: i32, client_id in proptest::option::of(text())) {
         for key in ApiKey::ALL {

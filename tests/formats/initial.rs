@@ -110,6 +110,7 @@ proptest! {
         }
     }
 
+    /// WIRE-18.
     #[test]
     fn api_versions_responses(full in api_versions_response()) {
         for version in versions(ApiKey::ApiVersions) {
@@ -153,6 +154,7 @@ proptest! {
         }
     }
 
+    /// WIRE-18.
     #[test]
     fn init_producer_id_responses(
         (throttle_time_ms, error_code) in any::<(i32, i16)>(),

@@ -147,6 +147,7 @@ fn their_response(ours: &MetadataResponse) -> messages::MetadataResponse {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
+    /// WIRE-11.
     #[test]
     fn requests(
         topics in option::weighted(0.8, vec(text(), 0..4)),
@@ -169,6 +170,7 @@ proptest! {
         }
     }
 
+    /// WIRE-13, WIRE-15, WIRE-18.
     #[test]
     fn responses(full in response()) {
         for version in versions(ApiKey::Metadata) {

@@ -223,6 +223,7 @@ fn response_pair(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
+    /// WIRE-01, WIRE-04.
     #[test]
     fn requests(
         (correlation_id, acks, timeout_ms) in any::<(i32, i16, i32)>(),
@@ -271,6 +272,7 @@ proptest! {
         }
     }
 
+    /// WIRE-05, WIRE-06, WIRE-18.
     #[test]
     fn responses(
         topics in topics(partition_response()),

@@ -56,6 +56,7 @@ fn the_test_broker_keeps_to_the_script() {
     history::run(&world);
 }
 
+/// INT-60: checksums.
 #[test]
 fn kafka_keeps_to_the_script() {
     let test = "kafka_keeps_to_the_script";
@@ -93,6 +94,7 @@ fn the_test_broker_keeps_to_the_script_of_elections() {
     elections::run(&Simulated { cluster });
 }
 
+/// INT-60: brokers that do not lead.
 #[test]
 fn kafka_keeps_to_the_script_of_elections() {
     let test = "kafka_keeps_to_the_script_of_elections";

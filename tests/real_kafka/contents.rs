@@ -32,6 +32,7 @@ fn record<'a>(
     }
 }
 
+/// INT-01, INT-03, INT-05.
 #[test]
 fn keys_values_headers_and_timestamps_arrive_as_they_were_given() {
     let test = "keys_values_headers_and_timestamps_arrive_as_they_were_given";
@@ -81,6 +82,7 @@ fn keys_values_headers_and_timestamps_arrive_as_they_were_given() {
     assert_same(&cluster.consume("shapes", usize::MAX), reported);
 }
 
+/// INT-03.
 #[test]
 fn the_brokers_own_timestamps_are_reported() {
     let test = "the_brokers_own_timestamps_are_reported";
@@ -162,6 +164,7 @@ fn a_hundred_thousand_records_from_eight_threads_on_one_broker() {
     send_from_eight_threads(cluster, &producer, 12_500);
 }
 
+/// INT-23.
 #[test]
 fn a_hundred_thousand_records_from_eight_threads_on_three_brokers() {
     let test = "a_hundred_thousand_records_from_eight_threads_on_three_brokers";

@@ -127,6 +127,7 @@ fn assert_all_delivered(told: &[Told]) {
     assert_eq!(failed, 0, "of {}; the first: {}", told.len(), first.expect("one"));
 }
 
+/// INT-06.
 #[test]
 fn a_killed_leader_costs_no_record_and_doubles_none() {
     let test = "a_killed_leader_costs_no_record_and_doubles_none";
@@ -289,6 +290,7 @@ enum Stranger {
     Silent,
 }
 
+/// INT-19.
 #[test]
 fn time_outs_are_kept_by_a_producer_that_never_met_a_broker() {
     let test = "time_outs_are_kept_by_a_producer_that_never_met_a_broker";

@@ -11,6 +11,7 @@ use crate::support::{LONG, assert_same, in_the_log, one_broker, producer, three_
 /// Long enough that everything sent in one go lies in one batch a partition.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// INT-19.
 #[test]
 fn a_topic_that_does_not_exist_is_named_with_the_brokers_error() {
     let test = "a_topic_that_does_not_exist_is_named_with_the_brokers_error";
@@ -33,6 +34,7 @@ fn assert_names_unknown_topic(error: Error) {
     assert!(cause.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
 }
 
+/// INT-07.
 #[test]
 fn a_send_waits_for_its_topic_and_its_partition_to_appear() {
     let test = "a_send_waits_for_its_topic_and_its_partition_to_appear";
@@ -53,6 +55,7 @@ fn a_send_waits_for_its_topic_and_its_partition_to_appear() {
     assert_eq!(producer.partitions_for("awaited").unwrap().len(), 5);
 }
 
+/// INT-13.
 #[test]
 fn topics_are_made_on_demand_where_the_brokers_allow_it() {
     let test = "topics_are_made_on_demand_where_the_brokers_allow_it";

@@ -98,6 +98,7 @@ fn endless_linger(cluster: &TestCluster) -> ProducerBuilder {
     builder(cluster).linger(LONG * 4).delivery_timeout(LONG * 10)
 }
 
+/// KP-14, CFG-25.
 #[test]
 fn close_delivers_what_was_accepted_runs_the_callbacks_and_ends_the_threads() {
     let cluster = TestCluster::builder().brokers(2).topic("t", 2).start();
@@ -202,6 +203,7 @@ fn the_last_clone_that_is_dropped_closes_and_no_other() {
     assert!(is_closed(&topic.send(kafka_producer::TopicRecord::new("2"))));
 }
 
+/// KP-12.
 #[test]
 fn a_second_close_tells_the_same_at_once() {
     let cluster = TestCluster::builder().topic("t", 1).start();

@@ -2,6 +2,7 @@ use std::io::ErrorKind;
 
 use super::*;
 
+/// NC-06, NC-37, NC-38.
 #[test]
 fn a_node_is_ready_only_after_it_told_its_api_versions() {
     let mut b = Bench::new(1);
@@ -22,6 +23,7 @@ fn a_node_is_ready_only_after_it_told_its_api_versions() {
     assert!(no_version(ApiKey::InitProducerId).ends_with("offers none of it"));
 }
 
+/// NC-08.
 #[test]
 fn an_unsupported_api_versions_is_asked_again_lower() {
     for (named, expected) in [(vec![(18, 0, 3)], 3), (vec![], 0)] {
@@ -50,6 +52,7 @@ fn a_broker_that_refuses_a_version_and_closes_is_not_asked_again() {
     assert!(b.poll().is_empty());
 }
 
+/// NC-07.
 #[test]
 fn a_broker_that_refuses_api_versions_is_not_used_and_says_why() {
     let mut b = Bench::new(1);
@@ -83,6 +86,7 @@ fn garbage_instead_of_api_versions_ends_the_attempt() {
     }
 }
 
+/// NC-27, NC-28, NC-29.
 #[test]
 fn all_addresses_of_a_name_are_tried_in_turn_before_the_attempt_fails() {
     let mut b = Bench::new(1);
@@ -108,6 +112,7 @@ fn all_addresses_of_a_name_are_tried_in_turn_before_the_attempt_fails() {
     assert_eq!(b.net.attempts().last(), Some(&host_address(13)));
 }
 
+/// NC-03.
 #[test]
 fn an_unresolvable_name_fails_the_attempt_and_nothing_else() {
     let mut b = Bench::new(0);
@@ -129,6 +134,7 @@ fn an_unresolvable_name_fails_the_attempt_and_nothing_else() {
     assert!(b.poll().is_empty() && b.net.attempts().is_empty());
 }
 
+/// NC-10, NC-11.
 #[test]
 fn every_stage_of_the_set_up_is_bounded_and_the_bound_grows() {
     let within = |took: Duration, nominal: Duration| {
@@ -161,6 +167,7 @@ fn every_stage_of_the_set_up_is_bounded_and_the_bound_grows() {
     assert!(b.net.open_sockets().is_empty());
 }
 
+/// NC-19, NC-20.
 #[test]
 fn the_backoff_grows_with_each_failure_and_starts_anew_after_success() {
     let mut b = Bench::new(1);
@@ -188,6 +195,7 @@ fn the_backoff_grows_with_each_failure_and_starts_anew_after_success() {
     assert!(delay >= 40 * MS && delay <= 60 * MS, "{delay:?}");
 }
 
+/// NC-21, NC-23.
 #[test]
 fn a_failure_during_api_versions_makes_the_backoff_grow_too() {
     let mut b = Bench::new(1);

@@ -40,6 +40,7 @@ fn a_leaving_node_that_never_answers_is_given_up_when_its_request_is_overdue() {
     assert!(!b.client.any_node_available(b.now));
 }
 
+/// NC-30.
 #[test]
 fn a_node_that_moved_is_cut_off_and_connected_to_at_its_new_place_at_once() {
     let mut b = Bench::new(2);
@@ -53,6 +54,7 @@ fn a_node_that_moved_is_cut_off_and_connected_to_at_its_new_place_at_once() {
     assert_eq!(b.net.attempts().last(), Some(&host_address(1)));
 }
 
+/// NC-34.
 #[test]
 fn a_node_taken_out_and_put_back_has_no_backoff() {
     let mut b = Bench::new(1);
@@ -66,6 +68,7 @@ fn a_node_taken_out_and_put_back_has_no_backoff() {
     assert!(!b.client.connection_failed(NODE));
 }
 
+/// NC-32.
 #[test]
 fn closing_a_node_while_it_connects_is_safe() {
     let mut b = Bench::new(1);
@@ -76,6 +79,7 @@ fn closing_a_node_while_it_connects_is_safe() {
     b.connected(NODE);
 }
 
+/// NC-15.
 #[test]
 fn the_least_loaded_node_is_ready_and_has_the_fewest_in_flight() {
     let mut b = Bench::new(3);
@@ -95,6 +99,7 @@ fn the_least_loaded_node_is_ready_and_has_the_fewest_in_flight() {
     assert!([0, 2].map(|n| Some(NodeId(n))).contains(&b.client.least_loaded_node(b.now)));
 }
 
+/// NC-15, NC-17.
 #[test]
 fn without_a_ready_node_a_connecting_one_is_least_loaded_and_then_the_longest_untried() {
     let mut b = Bench::new(3);
@@ -116,6 +121,7 @@ fn without_a_ready_node_a_connecting_one_is_least_loaded_and_then_the_longest_un
     assert!(b.client.any_node_available(b.now));
 }
 
+/// NC-17.
 #[test]
 fn nodes_that_fail_are_tried_round_and_round() {
     let none = Duration::ZERO;
@@ -136,6 +142,7 @@ fn nodes_that_fail_are_tried_round_and_round() {
     assert_eq!(tried, [0, 1, 2].map(NodeId));
 }
 
+/// NC-16.
 #[test]
 fn a_full_node_is_not_least_loaded_but_the_cluster_is_reachable() {
     let mut b = Bench::new(1);

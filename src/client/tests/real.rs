@@ -44,6 +44,7 @@ fn wait_for<N: crate::network::Net, R: Resolver>(
     events
 }
 
+/// SEL-07.
 #[test]
 fn the_real_network_and_resolver_carry_requests_and_answers() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

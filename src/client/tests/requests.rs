@@ -9,6 +9,7 @@ fn response(event: &ClientEvent) -> &ClientResponse {
     }
 }
 
+/// NC-02, NC-35.
 #[test]
 fn requests_are_pipelined_up_to_the_limit_and_answered_in_order() {
     let mut b = Bench::new(1);
@@ -31,6 +32,7 @@ fn requests_are_pipelined_up_to_the_limit_and_answered_in_order() {
     assert_eq!(b.client.in_flight_total(), 1);
 }
 
+/// NC-35.
 #[test]
 fn without_a_response_due_a_request_ends_with_its_last_byte() {
     let mut b = Bench::new(1);
@@ -58,6 +60,7 @@ fn without_a_response_due_a_request_ends_with_its_last_byte() {
     assert_eq!(told(&b.poll()), ["0: answered"]);
 }
 
+/// NC-09, NC-18, NC-36.
 #[test]
 fn an_overdue_request_ends_its_connection_and_all_on_it() {
     let mut b = Bench::new(2);
@@ -81,6 +84,7 @@ fn an_overdue_request_ends_its_connection_and_all_on_it() {
     assert!(!b.ready(NODE), "the backoff has begun");
 }
 
+/// NC-12, NC-14, NC-15.
 #[test]
 fn throttled_time_keeps_requests_away_and_does_not_count_as_theirs() {
     let mut b = Bench::new(1);
@@ -100,6 +104,7 @@ fn throttled_time_keeps_requests_away_and_does_not_count_as_theirs() {
     assert_eq!(told(&b.poll()), ["0: late but in time"]);
 }
 
+/// NC-22, NC-24.
 #[test]
 fn a_lost_connection_ends_its_requests_in_order_and_says_what_was_sent() {
     let mut b = Bench::new(1);
@@ -132,6 +137,7 @@ fn a_write_that_fails_at_once_is_told_by_the_next_poll_without_waiting() {
     assert_eq!(b.now, now);
 }
 
+/// NC-02, SEL-18.
 #[test]
 fn what_is_not_the_answer_due_ends_the_connection() {
     let wrong_id = |b: &mut Bench, socket, id: i32| b.answer(socket, id + 1, b"");
@@ -157,6 +163,7 @@ fn what_is_not_the_answer_due_ends_the_connection() {
     assert_eq!(told(&b.poll()), ["0: bad response", "1: Disconnected", "lost 0"]);
 }
 
+/// NC-35.
 #[test]
 fn an_answer_that_nobody_asked_for_ends_the_connection() {
     let mut b = Bench::new(1);
@@ -173,6 +180,7 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
     assert_eq!(told(&b.poll()), ["0: Disconnected", "lost 0"]);
 }
 
+/// NC-04, NC-24, NC-25.
 #[test]
 fn disconnect_ends_requests_in_order_and_starts_one_backoff() {
     let mut b = Bench::new(1);
@@ -192,6 +200,7 @@ fn disconnect_ends_requests_in_order_and_starts_one_backoff() {
     b.connected(NODE);
 }
 
+/// SEL-19.
 #[test]
 fn close_ends_everything() {
     let mut b = Bench::new(3);
@@ -208,6 +217,7 @@ fn close_ends_everything() {
     assert!(b.poll().is_empty());
 }
 
+/// NC-26.
 #[test]
 fn correlation_ids_wrap_below_the_reserved_ones() {
     let mut b = Bench::new(1);

@@ -55,6 +55,7 @@ mod tests {
         Some(words + &or)
     }
 
+    /// CFG-17, CFG-19: the defaults in the table are those of 4.3.1.
     #[test]
     fn the_table_is_that_of_kafka() {
         let mut rows = 0;

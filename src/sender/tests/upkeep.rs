@@ -161,6 +161,7 @@ fn the_sender_is_woken_for_the_first_record_the_full_batch_and_the_flush_and_for
     assert_eq!(rung(&s), asleep + 3);
 }
 
+/// KP-21.
 #[test]
 fn a_flush_covers_what_was_appended_before_it_and_not_what_came_after() {
     let mut s = Scenario::begun(|s| {
