@@ -107,14 +107,35 @@ pub struct DeliveryError {
     pub topic_partition: TopicPartition,
     /// What ended the delivery.
     pub cause: DeliveryCause,
-    /// The last failure before, if the cause is a time-out: what the attempts met.
+    /// The last failure before, where the cause tells nothing of it: what the attempts met, or why
+    /// there were none.
     pub last: Option<DeliveryCause>,
     /// How often the record's batch was handed to a connection.
     pub attempts: u32,
+    /// The broker that the last attempt went to, as `host:port (id 1)`; none if there was none.
+    pub broker: Option<Arc<str>>,
     /// The time from the batch's start to the failure.
     pub elapsed: Duration,
+    /// Where that time went.
+    pub spent: TimeSpent,
     /// Whether the record may be in the log all the same.
     pub persisted: Persisted,
+}
+
+/// Where a failed record's time went, from the start of its batch. The four add up to
+/// [`DeliveryError::elapsed`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeSpent {
+    /// The partition had no leader that was known: an election went on, or no metadata could be
+    /// had.
+    pub metadata: Duration,
+    /// It waited in line for any other reason: linger, `max.in.flight.requests.per.connection`, a
+    /// producer id, or a leader that could not be reached.
+    pub queued: Duration,
+    /// A request carried it.
+    pub in_flight: Duration,
+    /// It waited for `retry.backoff.ms` after a failed attempt.
+    pub backoff: Duration,
 }
 
 /// The event that ended a delivery.
@@ -134,6 +155,9 @@ pub enum DeliveryCause {
     Disconnected,
     /// `request.timeout.ms` passed without an answer, and no retries are left.
     RequestTimeout,
+    /// There was no way to the partition's leader; only ever the [`last`](DeliveryError::last)
+    /// failure before the end. Says what stood in the way: correct that.
+    Unreachable(Arc<str>),
     /// The broker supports no version of the request that this client knows.
     UnsupportedVersion(Arc<str>),
     /// The broker's answer could not be read or did not match the request.
@@ -200,7 +224,9 @@ impl DeliveryCause {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Broker { code, .. } => code.class(),
-            Self::Timeout | Self::Disconnected | Self::RequestTimeout => ErrorClass::Retriable,
+            Self::Timeout | Self::Disconnected | Self::RequestTimeout | Self::Unreachable(_) => {
+                ErrorClass::Retriable
+            }
             Self::UnsupportedVersion(_) => ErrorClass::InvalidConfiguration,
             Self::BadResponse(_) => ErrorClass::Retriable,
             Self::Closed | Self::Fatal(_) => ErrorClass::Fatal,
@@ -245,13 +271,15 @@ impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "delivery to {} failed after {} attempt{} and {} ms: {}",
+            "delivery to {} failed after {} attempt{}",
             self.topic_partition,
             self.attempts,
             if self.attempts == 1 { "" } else { "s" },
-            self.elapsed.as_millis(),
-            self.cause,
         )?;
+        if let Some(broker) = &self.broker {
+            write!(f, ", the last to {broker},")?;
+        }
+        write!(f, " and {} ms ({}): {}", self.elapsed.as_millis(), self.spent, self.cause)?;
         if let Some(last) = &self.last {
             write!(f, " (before that: {last})")?;
         }
@@ -262,6 +290,18 @@ impl fmt::Display for DeliveryError {
     }
 }
 
+impl fmt::Display for TimeSpent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [metadata, queued, in_flight, backoff] =
+            [self.metadata, self.queued, self.in_flight, self.backoff].map(|d| d.as_millis());
+        write!(
+            f,
+            "without a leader {metadata}, queued {queued}, in flight {in_flight}, \
+             in backoff {backoff}"
+        )
+    }
+}
+
 impl fmt::Display for DeliveryCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -269,7 +309,9 @@ impl fmt::Display for DeliveryCause {
             Self::Timeout => f.write_str("delivery.timeout.ms has passed"),
             Self::Disconnected => f.write_str("the connection was lost"),
             Self::RequestTimeout => f.write_str("no answer within request.timeout.ms"),
-            Self::UnsupportedVersion(text) | Self::BadResponse(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::UnsupportedVersion(text) | Self::BadResponse(text) => {
+                f.write_str(text)
+            }
             Self::Closed => f.write_str("the producer was closed"),
             Self::Fatal(text) => write!(f, "the sender thread has failed: {text}"),
         }

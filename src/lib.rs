@@ -199,7 +199,7 @@ pub use crate::config::{
     Acks, ConfigKey, HostPort, Importance, MetadataRecoveryStrategy, PartitionerKind,
     ProducerBuilder, ProducerConfig, Support, ValueType,
 };
-pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted};
+pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, TimeSpent};
 pub use crate::producer::partitioner::{
     ClusterView, PartitionError, PartitionInput, Partitioner, crc32_partition, fnv1a_partition,
     murmur2, murmur2_partition,

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::time::Duration;
 
+use crate::accumulator::phases::Phases;
 use crate::completion::{
     BatchResult, Callback, Delivery, FlushToken, Outcome, PendingCallback, RecordFacts,
 };
@@ -12,6 +13,7 @@ use crate::record::RecordBatchBuilder;
 use crate::sync::Arc;
 use crate::time::MonoTime;
 use crate::transaction::Stamp;
+use crate::types::NodeId;
 
 /// Records of one partition that travel, succeed and fail together.
 ///
@@ -47,6 +49,9 @@ pub(crate) struct ProducerBatch {
     pub(crate) leader_epoch: i32,
     /// What the last attempt met.
     pub(crate) last_cause: Option<DeliveryCause>,
+    /// The broker of the last attempt.
+    pub(crate) node: Option<NodeId>,
+    pub(crate) phases: Phases,
 }
 
 /// A batch's result, which is owed to whoever waits for it: should the batch be lost on its way by
@@ -91,6 +96,8 @@ impl ProducerBatch {
             leader_epoch: -1,
             maybe_persisted: false,
             last_cause: None,
+            node: None,
+            phases: Phases::new(created),
             pooled: true,
         }
     }

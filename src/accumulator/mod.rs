@@ -3,6 +3,7 @@
 //! - `topic_map`: topics by name, partitions' queues by number
 //! - `queue`: one partition's batches behind its lock
 //! - `batch`: a batch on its way
+//! - `phases`: where its time went
 //! - `buffer_pool`: the memory of batches
 //! - `inbox`: what users' threads tell the sender
 //!
@@ -14,6 +15,7 @@ pub(crate) mod buffer_pool;
 pub(crate) mod inbox;
 #[cfg(all(test, loom))]
 mod loom_models;
+pub(crate) mod phases;
 pub(crate) mod queue;
 pub(crate) mod topic_map;
 

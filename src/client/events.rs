@@ -89,7 +89,8 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         };
         let reason = format!("{}: {failures}", state.name());
         state.on_disconnected(&self.config, &mut self.random, now);
-        self.events.push(ClientEvent::Disconnected { node, while_connecting: true, reason });
+        let (while_connecting, unused) = (true, false);
+        self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
         self.retire(node);
     }
 
@@ -102,11 +103,12 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// A connection that was ready is gone, and its requests have been ended.
-    fn on_lost(&mut self, node: NodeId, why: &str, now: MonoTime) {
+    fn on_lost(&mut self, node: NodeId, why: &str, unused: bool, now: MonoTime) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         let reason = format!("{}: {why}", state.name());
         state.on_disconnected(&self.config, &mut self.random, now);
-        self.events.push(ClientEvent::Disconnected { node, while_connecting: false, reason });
+        let while_connecting = false;
+        self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
         self.retire(node);
     }
 
@@ -145,10 +147,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Closes a node's connection for a fault of the other side's.
     fn hang_up(&mut self, node: NodeId, why: &str, timed_out: Option<MonoTime>, now: MonoTime) {
         let Some(state) = self.nodes.get(&node) else { return };
-        let was_ready = state.is_ready();
+        let (was_ready, unused) = (state.is_ready(), state.in_flight.is_empty());
         self.cut(node, timed_out);
         if was_ready {
-            self.on_lost(node, why, now);
+            self.on_lost(node, why, unused, now);
         } else {
             self.on_address_failed(node, why, now);
         }
@@ -158,7 +160,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let Disconnection { id, cause, unsent } = disconnection;
         let Some(node) = self.owners.remove(&id) else { return };
         let Some(state) = self.nodes.get_mut(&node) else { return };
-        let before = state.state();
+        let (before, unused) = (state.state(), state.in_flight.is_empty());
         self.fail_in_flight(node, unsent, None);
         let why = cause.to_string();
         #[cfg(all(test, not(loom)))]
@@ -172,7 +174,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 }
                 self.retire(node);
             }
-            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, now),
+            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, unused, now),
             (ConnectionState::Negotiating { .. }, DisconnectCause::Closed { .. }) => {
                 self.on_address_failed(node, &(why + CLOSED_ON_API_VERSIONS), now);
             }

@@ -97,14 +97,13 @@ pub(crate) enum ClientEvent {
         node: NodeId,
         /// It had not become ready: nothing of the caller's was sent.
         while_connecting: bool,
+        /// Nothing was under way on it: the broker, or something in between, cut it as idle.
+        unused: bool,
         /// What happened to whom, for logs and errors.
         reason: String,
     },
     /// A connection is ready, its API versions known.
-    Connected {
-        #[cfg_attr(not(test), allow(dead_code, reason = "for logs and tests"))]
-        node: NodeId,
-    },
+    Connected { node: NodeId },
 }
 
 /// A request's end.

@@ -109,6 +109,11 @@ impl Cluster {
         Self { nodes, bootstrap: true, ..Self::default() }
     }
 
+    /// What a node is called in errors and in the log.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        self.nodes.get(&node).map_or_else(|| format!("broker {node}"), Node::to_string)
+    }
+
     /// The topic, if it is known and can be sent to.
     pub(crate) fn topic(&self, name: &str) -> Option<&Arc<TopicMetadata>> {
         self.topics.get(name)

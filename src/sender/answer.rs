@@ -129,6 +129,7 @@ impl<C: KafkaClient> Sender<C> {
         answer: &Answer<'_>,
         now: MonoTime,
     ) {
+        batch.phases.come_back(now);
         let response = match answer {
             Answer::Partition(response) => response,
             Answer::Written => {

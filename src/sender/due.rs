@@ -41,7 +41,7 @@ impl<C: KafkaClient> Sender<C> {
     /// it in its leader's line or sets its timer.
     pub(super) fn look(&mut self, id: PartitionId, now: MonoTime) {
         if id.0 as usize >= self.index.len() {
-            self.meet_new_partitions();
+            self.meet_new_partitions(now);
         }
         self.expire_in_flight(id, now);
         let (due, oldest, circumstances) = loop {
@@ -129,12 +129,12 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Takes in the queues that users' threads have made since the last time.
-    pub(super) fn meet_new_partitions(&mut self) {
+    pub(super) fn meet_new_partitions(&mut self, now: MonoTime) {
         for queue in self.accumulator.topics.queues_from(self.index.len()) {
             let new = queue.id;
             let (leader, epoch) = leader_of(self.metadata.cluster(), &queue);
             self.index.add(queue);
-            self.index.set_leader(new, leader, epoch);
+            self.index.set_leader(new, leader, epoch, now);
         }
     }
 

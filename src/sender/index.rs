@@ -11,6 +11,7 @@ use std::ops::Bound;
 use super::in_flight::Seat;
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
+use crate::accumulator::phases::Vacancies;
 use crate::accumulator::queue::{PartitionQueue, Told};
 use crate::metadata::Cluster;
 use crate::sync::Arc;
@@ -24,6 +25,7 @@ pub(super) struct Partition {
     /// Who leads it, as far as is known.
     pub(super) leader: Option<NodeId>,
     pub(super) leader_epoch: i32,
+    pub(super) vacancies: Vacancies,
     pub(super) sequences: Sequences,
     /// The requests under way with a batch of this partition, oldest first.
     pub(super) in_flight: VecDeque<Seat>,
@@ -56,6 +58,7 @@ impl Index {
             queue,
             leader: None,
             leader_epoch: -1,
+            vacancies: Vacancies::default(),
             sequences: Sequences::default(),
             in_flight: VecDeque::new(),
             quiet: false,
@@ -147,8 +150,15 @@ impl Index {
     }
 
     /// Moves the partition to another leader.
-    pub(super) fn set_leader(&mut self, id: PartitionId, leader: Option<NodeId>, epoch: i32) {
+    pub(super) fn set_leader(
+        &mut self,
+        id: PartitionId,
+        leader: Option<NodeId>,
+        epoch: i32,
+        now: MonoTime,
+    ) {
         let partition = &mut self.partitions[id.0 as usize];
+        partition.vacancies.note(leader.is_none(), now);
         partition.leader_epoch = epoch;
         if partition.leader != leader {
             partition.leader = leader;

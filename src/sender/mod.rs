@@ -10,6 +10,7 @@
 //! - `answer`: verdicts carried out
 //! - `split`: a batch that is too large goes on in parts
 //! - `upkeep`: metadata and the producer id
+//! - `reach`: which brokers can't be reached, and why
 //! - `shutdown`: drain, then give up
 //! - `thread`: the daemon thread around all this
 //!
@@ -24,6 +25,7 @@ mod loom_client;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod produce;
+mod reach;
 mod shutdown;
 mod split;
 #[cfg(test)]
@@ -45,10 +47,11 @@ use crate::random::Random;
 use crate::sync::Arc;
 use crate::time::MonoTime;
 use crate::transaction::TransactionManager;
-use crate::types::TopicPartition;
+use crate::types::{NodeId, TopicPartition};
 
 use self::in_flight::Flights;
-use self::index::Index;
+use self::index::{Index, Partition};
+use self::reach::{Reach, Repeats, Subject};
 use self::shutdown::Phase;
 
 /// The settings that the sender acts by.
@@ -83,6 +86,9 @@ pub(crate) struct Sender<C> {
     index: Index,
     flights: Flights,
     upkeep: upkeep::Upkeep,
+    reach: Reach,
+    /// What the log was told of already.
+    repeats: Repeats,
     phase: Phase,
     /// The tag of the next request.
     next_tag: u64,
@@ -118,6 +124,8 @@ impl<C: KafkaClient> Sender<C> {
             index: Index::default(),
             flights: Flights::default(),
             upkeep: upkeep::Upkeep::default(),
+            reach: Reach::default(),
+            repeats: Repeats::default(),
             phase: Phase::Running,
             next_tag: 0,
             trim_at: MonoTime::MAX,
@@ -197,7 +205,7 @@ impl<C: KafkaClient> Sender<C> {
         }
         // All partitions, not just those that the sender knows to hold something: a thread that has
         // started a batch tells of it only then, and another's record may be in it already.
-        for id in self.all_partitions() {
+        for id in self.all_partitions(now) {
             let partition = self.index.partition(id);
             let mark = |batch: &mut ProducerBatch| {
                 let records = batch.record_count() as usize;
@@ -270,10 +278,13 @@ impl<C: KafkaClient> Sender<C> {
         for event in events.drain(..) {
             match event {
                 ClientEvent::Response(response) => self.hear_response(response, now),
-                ClientEvent::Disconnected { node, while_connecting, reason } => {
-                    self.hear_disconnect(node, while_connecting, &reason, now);
+                ClientEvent::Disconnected { node, while_connecting: true, reason, .. } => {
+                    self.hear_unreachable(node, &reason, now);
                 }
-                ClientEvent::Connected { node: _ } => {}
+                ClientEvent::Disconnected { node, unused, reason, .. } => {
+                    self.hear_disconnect(node, unused, &reason, now);
+                }
+                ClientEvent::Connected { node } => self.hear_connected(node),
             }
         }
         self.client_events = events;
@@ -317,18 +328,44 @@ impl<C: KafkaClient> Sender<C> {
         cause: DeliveryCause,
         now: MonoTime,
     ) -> Error {
-        let queue = &self.index.partition(id).queue;
+        let Partition { queue, vacancies, .. } = self.index.partition(id);
+        let broker = batch.node.map(|node| self.metadata.cluster().name_of(node));
         Error::Delivery(Arc::new(DeliveryError {
             topic_partition: TopicPartition {
                 topic: Arc::clone(&queue.topic),
                 partition: queue.partition,
             },
-            last: batch.last_cause.clone().filter(|last| *last != cause),
+            last: self.last_failure(id, batch).filter(|last| *last != cause),
             cause,
             attempts: batch.attempts,
             elapsed: now.since(batch.created),
+            spent: batch.phases.spent(batch.created, vacancies, batch.retry_at, now),
+            broker: broker.map(Into::into),
             persisted: if batch.maybe_persisted { Persisted::Unknown } else { Persisted::No },
         }))
+    }
+
+    /// What stood in the way of a batch: of one that waits for a leader out of reach, that; else
+    /// what its attempts met.
+    fn last_failure(&self, id: PartitionId, batch: &ProducerBatch) -> Option<DeliveryCause> {
+        let unreachable = || self.reach.trouble(self.index.partition(id).leader);
+        let unreachable = if batch.phases.is_under_way() { None } else { unreachable() };
+        unreachable.map(DeliveryCause::Unreachable).or_else(|| batch.last_cause.clone())
+    }
+
+    /// Logs a failure that may come again and again: at first, and from then on as a number.
+    fn log_failure(
+        &mut self,
+        level: log::Level,
+        (subject, node): (Subject, NodeId),
+        text: impl FnOnce() -> String,
+        now: MonoTime,
+    ) {
+        if LogEvent::is_wanted(level) {
+            if let Some(line) = self.repeats.tell(subject, node, text(), now) {
+                self.executor.log(LogEvent::new(level, line));
+            }
+        }
     }
 
     fn log(&self, level: log::Level, text: impl FnOnce() -> String) {

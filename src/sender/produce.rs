@@ -151,7 +151,8 @@ impl<C: KafkaClient> Sender<C> {
         self.encode(version, correlation_id, drained, &mut frame);
         let mut parts = self.scratch.parts.pop().unwrap_or_default();
         for d in drained.drain(..) {
-            parts.push(self.load(Seat { tag, place: parts.len() }, d, &mut frame));
+            let seat = Seat { tag, place: parts.len() };
+            parts.push(self.load(node, seat, d, &mut frame, now));
         }
         seal_pieces(&self.scratch.splits, &parts, &mut frame);
         self.flights.add(tag, node, parts);
@@ -203,9 +204,19 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Finishes a batch's header and moves its bytes into the frame.
-    fn load(&mut self, seat: Seat, drained: Drained, frame: &mut OutFrame) -> Part {
+    fn load(
+        &mut self,
+        node: NodeId,
+        seat: Seat,
+        drained: Drained,
+        frame: &mut OutFrame,
+        now: MonoTime,
+    ) -> Part {
         let Drained { id, topic_id, mut batch, .. } = drained;
         let partition = self.index.partition_mut(id);
+        let ProducerBatch { phases, retry_at, .. } = &mut *batch;
+        phases.depart(&partition.vacancies, *retry_at, now);
+        batch.node = Some(node);
         batch.attempts += 1;
         batch.leader_epoch = partition.leader_epoch;
         let (producer_id, epoch, sequence) = match &batch.stamp {

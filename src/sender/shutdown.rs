@@ -68,7 +68,7 @@ impl<C: KafkaClient> Sender<C> {
         };
         self.accumulator.pool.close();
         self.accumulator.topics.close();
-        for id in self.all_partitions() {
+        for id in self.all_partitions(now) {
             self.look(id, now);
         }
     }
@@ -123,7 +123,7 @@ impl<C: KafkaClient> Sender<C> {
                 self.fail(id, batch, cause.clone(), now);
             }
         }
-        for id in self.all_partitions() {
+        for id in self.all_partitions(now) {
             let batches = std::mem::take(&mut self.index.partition(id).queue.lock().batches);
             for batch in batches {
                 if is_planted(Defect::DroppedAtClose) {
@@ -137,8 +137,8 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// All partitions, also those that no thread has told of yet.
-    pub(super) fn all_partitions(&mut self) -> Vec<PartitionId> {
-        self.meet_new_partitions();
+    pub(super) fn all_partitions(&mut self, now: MonoTime) -> Vec<PartitionId> {
+        self.meet_new_partitions(now);
         self.index.ids().collect()
     }
 

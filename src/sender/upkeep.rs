@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Sender;
 use super::index::leader_of;
+use super::reach::Subject;
 use crate::accumulator::inbox::PartitionId;
 use crate::client::{
     ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, VersionError,
@@ -19,6 +20,10 @@ use crate::sync::Arc;
 use crate::time::MonoTime;
 use crate::transaction::ProducerIdAndEpoch;
 use crate::types::NodeId;
+
+/// Failures that are no one broker's.
+const PRODUCER_ID: (Subject, NodeId) = (Subject::ProducerId, NodeId(0));
+const REBOOTSTRAP: (Subject, NodeId) = (Subject::Rebootstrap, NodeId(0));
 
 /// Requests of the sender's own, and what they are for.
 #[derive(Default)]
@@ -93,9 +98,8 @@ impl<C: KafkaClient> Sender<C> {
         let out_of_reach =
             self.metadata.rebootstrap_due(now) || !self.client.any_node_available(now);
         if out_of_reach && self.metadata.rebootstrap() {
-            self.log(log::Level::Info, || {
-                "no known broker can be reached: starting anew from bootstrap.servers".into()
-            });
+            let text = "no known broker can be reached: starting anew from bootstrap.servers";
+            self.log_failure(log::Level::Info, REBOOTSTRAP, || text.into(), now);
             self.hand_nodes_to_client(now);
         }
         let Some(node) = self.client.least_loaded_node(now) else { return };
@@ -223,8 +227,14 @@ impl<C: KafkaClient> Sender<C> {
         };
         let update = self.metadata.handle_response(&response, version, now, &pending, &mut jitter);
         match update {
-            Update::Applied => self.on_cluster_changed(now),
-            Update::Refused(reason) => self.log(log::Level::Warn, || reason.to_string()),
+            Update::Applied => {
+                self.reach.on_metadata(node);
+                self.on_cluster_changed(now);
+            }
+            Update::Refused(reason) => {
+                let what = (Subject::Metadata, node);
+                self.log_failure(log::Level::Warn, what, || reason.to_string(), now);
+            }
             Update::Rebootstrap => self.hand_nodes_to_client(now),
         }
     }
@@ -266,7 +276,8 @@ impl<C: KafkaClient> Sender<C> {
                 };
                 self.producer_id_backoff(now);
                 if retriable {
-                    self.log(log::Level::Info, || format!("no producer id yet: {cause}"));
+                    let text = || format!("no producer id yet: {cause}");
+                    self.log_failure(log::Level::Info, PRODUCER_ID, text, now);
                 } else {
                     self.on_no_producer_id(&cause, now);
                 }
@@ -291,7 +302,7 @@ impl<C: KafkaClient> Sender<C> {
     /// The cluster gives no producer id: the records that need one fail, and the next ones try
     /// again. Not fatal: the cluster's configuration may be mended.
     fn on_no_producer_id(&mut self, cause: &DeliveryCause, now: MonoTime) {
-        self.log(log::Level::Warn, || format!("no producer id: {cause}"));
+        self.log_failure(log::Level::Warn, PRODUCER_ID, || format!("no producer id: {cause}"), now);
         self.upkeep.id_wanted = false;
         for id in self.index.active() {
             let mut without = Vec::new();
@@ -318,30 +329,50 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
+    pub(super) fn hear_connected(&mut self, node: NodeId) {
+        self.reach.on_connected(node);
+        self.repeats.forget(Subject::Connection, node);
+    }
+
+    /// A connection that stood has ended.
     pub(super) fn hear_disconnect(
         &mut self,
         node: NodeId,
-        while_connecting: bool,
+        unused: bool,
         reason: &str,
         now: MonoTime,
     ) {
-        self.log(log::Level::Info, || format!("disconnected from broker {node}: {reason}"));
-        if while_connecting {
-            self.metadata.cell().set_trouble(reason);
-        }
-        // A leader that went away may have been replaced.
+        // Brokers and load balancers cut what is not used: nothing that anybody need care for.
+        let level = if unused { log::Level::Debug } else { log::Level::Info };
+        let what = (Subject::Connection, node);
+        self.log_failure(level, what, || format!("disconnected: {reason}"), now);
+        self.suspect_leader(node);
+    }
+
+    /// An attempt to connect has failed.
+    pub(super) fn hear_unreachable(&mut self, node: NodeId, reason: &str, now: MonoTime) {
+        let reason = self.reach.on_unreachable(node, reason);
+        self.metadata.cell().set_trouble(Arc::clone(&reason));
+        let what = (Subject::Connection, node);
+        self.log_failure(log::Level::Warn, what, || format!("no connection: {reason}"), now);
+        self.suspect_leader(node);
+    }
+
+    /// A leader that went away may have been replaced.
+    fn suspect_leader(&mut self, node: NodeId) {
         let leads = self.metadata.cluster().nodes.contains_key(&node);
         if leads && !self.metadata.cluster().bootstrap {
             self.metadata.request_update();
         }
-        let _ = now;
     }
 
     fn hand_nodes_to_client(&mut self, now: MonoTime) {
         let nodes = self.metadata.cluster().nodes.values();
         let addresses =
             nodes.map(|n| NodeAddress { id: n.id, host: Arc::clone(&n.host), port: n.port });
-        self.client.set_nodes(addresses.collect(), now);
+        let addresses: Vec<_> = addresses.collect();
+        self.reach.set_nodes(&addresses);
+        self.client.set_nodes(addresses, now);
     }
 
     /// A new snapshot: nodes, partition counts and leaders may have changed.
@@ -368,7 +399,7 @@ impl<C: KafkaClient> Sender<C> {
             .collect();
         for id in moved {
             let (leader, epoch) = leader_of(&cluster, &self.index.partition(id).queue);
-            self.index.set_leader(id, leader, epoch);
+            self.index.set_leader(id, leader, epoch, now);
             self.look(id, now);
         }
         if self.upkeep.id_wanted {

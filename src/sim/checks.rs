@@ -7,7 +7,7 @@ use super::ledger::{Entries, Entry, RecordId, Sent, id_of};
 use super::plan::Plan;
 use super::run::Remains;
 use super::world::State;
-use crate::error::{DeliveryCause, Error, Persisted};
+use crate::error::{DeliveryCause, Error, Persisted, TimeSpent};
 use crate::testing::StoredRecord;
 use crate::time::MonoTime;
 
@@ -142,6 +142,10 @@ fn check_failure(
     }
     if failure.elapsed > plan.config.delivery_timeout + plan.slack() {
         return Err(format!("it failed late: {error}"));
+    }
+    let TimeSpent { metadata, queued, in_flight, backoff } = failure.spent;
+    if metadata + queued + in_flight + backoff != failure.elapsed {
+        return Err(format!("its phases don't add up: {error}"));
     }
     let causes = [Some(&failure.cause), failure.last.as_ref()];
     for cause in causes.into_iter().flatten() {

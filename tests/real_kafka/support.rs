@@ -183,7 +183,7 @@ pub fn assert_truthful(log: &[ConsumedRecord], told: &[Told]) {
 mod comparison {
     use std::sync::Arc;
 
-    use kafka_producer::{DeliveryCause, DeliveryError, TopicPartition};
+    use kafka_producer::{DeliveryCause, DeliveryError, TimeSpent, TopicPartition};
 
     use super::*;
 
@@ -205,7 +205,9 @@ mod comparison {
             cause: DeliveryCause::Timeout,
             last: None,
             attempts: 1,
+            broker: None,
             elapsed: Duration::ZERO,
+            spent: TimeSpent::default(),
             persisted,
         };
         let verdict = Err(Error::Delivery(Arc::new(error)));

@@ -1,6 +1,7 @@
 //! `delivery.timeout.ms`: who is told, when; where the bytes and the sequence are meanwhile.
 
 use super::*;
+use crate::client::ClientEvent;
 use crate::error::Persisted;
 use crate::types::NodeId;
 
@@ -203,8 +204,46 @@ fn a_retry_keeps_the_age_of_its_batch_and_expires_while_it_waits() {
     let error = failure(&delivery);
     assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Timeout, Persisted::No));
     assert_eq!(error.last, Some(broker_error(ErrorCode::NOT_ENOUGH_REPLICAS)));
+    assert_eq!((error.spent.in_flight, error.spent.backoff), (100 * SECOND, 20 * SECOND));
+    assert!(error.broker.as_deref().is_some_and(|name| name.ends_with("(id 1)")), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("queued 0, in flight 100000, in backoff 20000"), "{text}");
     s.append(0, "b");
     assert_eq!(s.told(), [told(1, 0, "b")]);
+}
+
+#[test]
+fn time_without_a_leader_and_time_in_line_are_told_apart() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
+    lose(&s, 1);
+    let waits = s.append(0, "in line");
+    s.settle();
+    s.advance(30 * SECOND);
+    s.leaders[0] = (-1, 1);
+    s.sender.metadata.request_update();
+    s.settle();
+    s.advance(90 * SECOND);
+    s.settle();
+    let error = failure(&waits);
+    assert_eq!((error.spent.queued, error.spent.metadata), (30 * SECOND, 90 * SECOND), "{error}");
+}
+
+#[test]
+fn a_record_that_never_got_away_tells_what_stood_in_the_way() {
+    let mut s = Scenario::new(|_| {});
+    lose(&s, 1);
+    let delivery = s.append(0, "a");
+    s.settle();
+    let (while_connecting, unused, reason) = (true, false, "broker 1: refused".to_owned());
+    let event = ClientEvent::Disconnected { node: NodeId(1), while_connecting, unused, reason };
+    s.client.0.borrow_mut().events.push(event);
+    s.settle();
+    s.advance(TIMEOUT);
+    s.settle();
+    let error = failure(&delivery);
+    let Some(DeliveryCause::Unreachable(why)) = &error.last else { panic!("{error}") };
+    assert!(why.starts_with("broker 1: refused (broker 1 advertised "), "{why}");
+    assert_eq!((error.attempts, &error.broker, error.persisted), (0, &None, Persisted::No));
 }
 
 #[test]

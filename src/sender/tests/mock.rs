@@ -220,8 +220,8 @@ impl Wire {
         for tag in tags {
             self.end(tag, Err(RequestFailure::Disconnected), true);
         }
-        let reason = "cut".to_owned();
-        self.events.push(ClientEvent::Disconnected { node, while_connecting: false, reason });
+        let (while_connecting, unused, reason) = (false, false, "cut".to_owned());
+        self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
     }
 
     fn is_known(&self, node: NodeId) -> bool {

@@ -1,0 +1,217 @@
+//! Which brokers can't be reached, and why: for the errors of records that never got away, and for
+//! a log in which a failure that comes again and again is told once, then as a number.
+//!
+//! The sender thread tells it of nodes, connections and their ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::client::NodeAddress;
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::types::NodeId;
+
+/// What is known of each node's reachability.
+#[derive(Debug, Default)]
+pub(super) struct Reach {
+    nodes: BTreeMap<NodeId, Known>,
+    /// The bootstrap server that named the brokers.
+    told_by: Option<Arc<str>>,
+    /// The last failure to reach any broker, until one is reached.
+    last: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    address: NodeAddress,
+    was_reached: bool,
+    /// Why the last attempt failed, until one succeeds.
+    trouble: Option<Arc<str>>,
+}
+
+impl Reach {
+    /// The full set of nodes. One that keeps its address keeps what is known of it.
+    pub(super) fn set_nodes(&mut self, nodes: &[NodeAddress]) {
+        let mut before = std::mem::take(&mut self.nodes);
+        for address in nodes {
+            let kept = before.remove(&address.id).filter(|known| known.address == *address);
+            let new = || Known { address: address.clone(), was_reached: false, trouble: None };
+            self.nodes.insert(address.id, kept.unwrap_or_else(new));
+        }
+    }
+
+    /// This node has described the cluster.
+    pub(super) fn on_metadata(&mut self, from: NodeId) {
+        let server = self.nodes.get(&from).filter(|_| from.0 < 0);
+        if let Some(Known { address: NodeAddress { host, port, .. }, .. }) = server {
+            self.told_by = Some(format!("bootstrap server {host}:{port}").into());
+        }
+    }
+
+    /// A connection came to stand.
+    pub(super) fn on_connected(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            (known.was_reached, known.trouble) = (true, None);
+            // A bootstrap server may be reached where no broker is.
+            self.last = self.last.take().filter(|_| node.0 < 0);
+        }
+    }
+
+    /// An attempt to connect failed. Gives the reason, with a hint where the address is one that
+    /// the cluster itself gave, and nobody was ever met there.
+    pub(super) fn on_unreachable(&mut self, node: NodeId, reason: &str) -> Arc<str> {
+        let told_by = self.told_by.as_deref();
+        let Some(known) = self.nodes.get_mut(&node) else { return reason.into() };
+        let text: Arc<str> = if node.0 < 0 || known.was_reached {
+            reason.into()
+        } else {
+            let NodeAddress { host, port, .. } = &known.address;
+            let via = told_by.map(|server| format!(" via {server}")).unwrap_or_default();
+            format!(
+                "{reason} (broker {node} advertised {host}:{port}{via}, and was never reached \
+                 there: if it runs, check its advertised.listeners)"
+            )
+            .into()
+        };
+        known.trouble = Some(Arc::clone(&text));
+        if node.0 >= 0 {
+            self.last = Some(Arc::clone(&text));
+        }
+        text
+    }
+
+    /// Why the leader of a partition can't be reached; without one, why no broker could be.
+    pub(super) fn trouble(&self, leader: Option<NodeId>) -> Option<Arc<str>> {
+        match leader {
+            Some(node) => self.nodes.get(&node)?.trouble.clone(),
+            None => self.last.clone(),
+        }
+    }
+}
+
+/// Failures of one kind in a row, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Repeats(BTreeMap<(Subject, NodeId), Repeat>);
+
+/// What a line in the log is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    Connection,
+    Metadata,
+    ProducerId,
+    Rebootstrap,
+}
+
+#[derive(Debug)]
+struct Repeat {
+    text: String,
+    told_at: MonoTime,
+    /// How often it came since.
+    untold: u32,
+}
+
+/// How long a failure that stays the same is only counted.
+const TELL_EVERY: Duration = Duration::from_secs(30);
+/// As many brokers as are kept apart; past that all begin anew.
+const MAX_REPEATS: usize = 1024;
+
+impl Repeats {
+    /// The line to log, if one is due.
+    pub(super) fn tell(
+        &mut self,
+        subject: Subject,
+        node: NodeId,
+        text: String,
+        now: MonoTime,
+    ) -> Option<String> {
+        if self.0.len() >= MAX_REPEATS {
+            self.0.clear();
+        }
+        let Some(last) = self.0.get_mut(&(subject, node)) else {
+            let told = Repeat { text: text.clone(), told_at: now, untold: 0 };
+            self.0.insert((subject, node), told);
+            return Some(text);
+        };
+        let is_same = last.text == text;
+        if is_same && now < last.told_at + TELL_EVERY {
+            last.untold += 1;
+            return None;
+        }
+        let (times, since) = (last.untold, now.since(last.told_at).as_secs());
+        let line = match (times, is_same) {
+            (0, _) => text.clone(),
+            (_, true) => format!("{text} ({times} times more within the last {since} s)"),
+            (_, false) => format!("{text} (what was told before came {times} times more)"),
+        };
+        *last = Repeat { text, told_at: now, untold: 0 };
+        Some(line)
+    }
+
+    /// All is well again with it: the next failure is news.
+    pub(super) fn forget(&mut self, subject: Subject, node: NodeId) {
+        self.0.remove(&(subject, node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(id: i32, host: &str) -> NodeAddress {
+        NodeAddress { id: NodeId(id), host: host.into(), port: 9092 }
+    }
+
+    fn learned() -> Reach {
+        let mut reach = Reach::default();
+        reach.set_nodes(&[address(-1, "kafka.example")]);
+        reach.on_connected(NodeId(-1));
+        reach.on_metadata(NodeId(-1));
+        reach.set_nodes(&[address(1, "localhost"), address(2, "b")]);
+        reach
+    }
+
+    #[test]
+    fn an_address_that_was_never_any_good_is_told_with_who_gave_it() {
+        let mut reach = learned();
+        assert_eq!(
+            &*reach.on_unreachable(NodeId(1), "refused"),
+            "refused (broker 1 advertised localhost:9092 via bootstrap server kafka.example:9092, \
+             and was never reached there: if it runs, check its advertised.listeners)"
+        );
+        assert!(reach.trouble(Some(NodeId(1))).is_some() && reach.trouble(None).is_some());
+        assert_eq!(reach.trouble(Some(NodeId(2))), None);
+    }
+
+    #[test]
+    fn a_broker_that_was_there_is_merely_down_until_its_address_is_another() {
+        let mut reach = learned();
+        reach.on_connected(NodeId(1));
+        assert_eq!(&*reach.on_unreachable(NodeId(1), "refused"), "refused");
+        assert_eq!(reach.trouble(Some(NodeId(1))).as_deref(), Some("refused"));
+        reach.on_connected(NodeId(1));
+        assert_eq!((reach.trouble(Some(NodeId(1))), reach.trouble(None)), (None, None));
+        reach.set_nodes(&[address(1, "elsewhere")]);
+        assert!(reach.on_unreachable(NodeId(1), "refused").contains("advertised elsewhere:9092"));
+    }
+
+    #[test]
+    fn a_failure_that_stays_the_same_is_told_once_and_then_as_a_number() {
+        let mut repeats = Repeats::default();
+        let at = |seconds| MonoTime::ZERO + Duration::from_secs(seconds);
+        let mut tell = |text: &str, seconds| {
+            repeats.tell(Subject::Connection, NodeId(1), text.to_owned(), at(seconds))
+        };
+        assert_eq!(tell("refused", 0).as_deref(), Some("refused"));
+        for seconds in 1..30 {
+            assert_eq!(tell("refused", seconds), None);
+        }
+        let counted = "refused (29 times more within the last 30 s)";
+        assert_eq!(tell("refused", 30).as_deref(), Some(counted));
+        assert_eq!(tell("refused", 31), None);
+        let other = "timed out (what was told before came 1 times more)";
+        assert_eq!(tell("timed out", 32).as_deref(), Some(other));
+        repeats.forget(Subject::Connection, NodeId(1));
+        let again = repeats.tell(Subject::Connection, NodeId(1), "refused".to_owned(), at(33));
+        assert_eq!(again.as_deref(), Some("refused"), "after it was reached it is news");
+    }
+}
