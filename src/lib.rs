@@ -206,8 +206,8 @@ pub use crate::producer::partitioner::{
 };
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::producer::{
-    Callbacks, CloseReport, KafkaProducer, Partial, PartitionInfo, Refused, TopicProducer,
-    TopicRecord,
+    BoxedCallback, Callbacks, CloseReport, KafkaProducer, OwnedRecord, Partial, PartitionInfo,
+    Producer, Refused, TopicProducer, TopicRecord,
 };
 pub use crate::protocol::ErrorCode;
 pub use crate::types::{TopicPartition, Uuid};

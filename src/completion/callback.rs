@@ -76,6 +76,13 @@ impl Drop for Entered {
     }
 }
 
+/// Runs a callback on this thread as an executor's thread would, but for its panics.
+#[cfg(feature = "testing")]
+pub(crate) fn run_here(callback: Callback, fate: Result<&RecordMetadata, &Error>) {
+    let _inside = Context::Callback.enter();
+    callback(fate);
+}
+
 /// Whether this thread runs a callback now, under whichever executor.
 pub(crate) fn in_callback() -> bool {
     Context::current() != Context::Outside

@@ -23,6 +23,8 @@ mod loom_models;
 #[cfg(test)]
 mod racing; // wake-ups, raced
 
+#[cfg(feature = "testing")]
+pub(crate) use self::callback::run_here;
 #[allow(unused_imports)]
 pub(crate) use self::{
     callback::{

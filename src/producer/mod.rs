@@ -4,6 +4,8 @@
 //! - `core`: the way of a record up to its batch
 //! - `topic`: a handle that has looked its topic up
 //! - `record`: what is sent
+//! - `owned`: the same with bytes of its own
+//! - `interface`: these calls as a trait
 //! - `partitioner`: where it goes
 //! - `refused`: what a refusal gives back
 //! - `close`: the end
@@ -15,6 +17,8 @@
 mod build;
 mod close;
 mod core;
+mod interface;
+pub(crate) mod owned;
 pub(crate) mod partitioner;
 pub(crate) mod record;
 mod refused;
@@ -29,6 +33,8 @@ pub(crate) use self::build::Parts;
 pub(crate) use self::build::Surroundings;
 pub use self::close::CloseReport;
 use self::core::Core;
+pub use self::interface::{BoxedCallback, Producer};
+pub use self::owned::OwnedRecord;
 pub use self::record::{ProducerRecord, TopicRecord};
 pub use self::refused::{Partial, Refused};
 pub use self::topic::TopicProducer;

@@ -136,9 +136,14 @@ impl<'a> ProducerRecord<'a> {
         self.record.timestamp
     }
 
+    /// From its two parts.
+    pub(super) fn of(topic: &'a str, record: TopicRecord<'a>) -> Self {
+        Self { topic, record }
+    }
+
     /// All of it but the topic.
     #[inline]
-    pub(super) fn without_topic(&self) -> &TopicRecord<'a> {
+    pub(crate) fn without_topic(&self) -> &TopicRecord<'a> {
         &self.record
     }
 }
@@ -206,7 +211,7 @@ impl<'a> TopicRecord<'a> {
     /// # Errors
     /// [`Error::InvalidRecord`] if the partition or the timestamp is negative.
     #[inline]
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         let (partition, timestamp) = (self.partition.unwrap_or(0), self.timestamp.unwrap_or(0));
         if i64::from(partition) | timestamp >= 0 {
             return Ok(());

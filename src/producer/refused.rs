@@ -10,7 +10,7 @@ use crate::error::Error;
 pub struct Refused<'a>(Box<(ProducerRecord<'a>, Error)>);
 
 impl<'a> Refused<'a> {
-    pub(super) fn new(record: ProducerRecord<'a>, error: Error) -> Self {
+    pub(crate) fn new(record: ProducerRecord<'a>, error: Error) -> Self {
         Self(Box::new((record, error)))
     }
 

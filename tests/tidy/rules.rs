@@ -24,7 +24,7 @@ const IMPORTS: &[(&str, bool, &[&str])] = &[
     ("client", true, &["config", "metadata", "network", "protocol"]),
     ("sender", true, SENDER),
     ("producer", true, PRODUCER),
-    ("testing", true, &["producer", "protocol", "record"]),
+    ("testing", true, &["completion", "producer", "protocol", "record"]),
     ("sim", true, &[]), // tests only
     ("config", true, &["producer"]),
     ("error", false, &["protocol", "types"]),

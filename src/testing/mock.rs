@@ -1,0 +1,387 @@
+//! A producer that sends nothing: for unit tests of programs that use one.
+//!
+//! No thread, no clock, no cluster. Records are kept as they come; the test, or the send itself,
+//! decides what becomes of them, on whichever thread asks for it and with no lock held.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::completion::{
+    BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
+};
+use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
+use crate::producer::owned::own;
+use crate::producer::partitioner::{
+    ClusterView, PartitionInput, Partitioner, ask, murmur2_partition,
+};
+use crate::producer::record::validate_topic;
+use crate::producer::{
+    BoxedCallback, CloseReport, OwnedRecord, PartitionInfo, Producer, ProducerRecord, Refused,
+};
+use crate::sync::{Arc, Mutex};
+use crate::types::TopicPartition;
+
+/// A stand-in for [`KafkaProducer`](crate::KafkaProducer) behind the trait [`Producer`], after
+/// Java's `MockProducer`.
+///
+/// It accepts what the real one would, keeps it in a [`history`](Self::history), and delivers each
+/// record at once, or, [manually](MockProducerBuilder::manual), when the test says so. Outcomes are
+/// told as by the real one: offsets count from 0 in each partition, failures are
+/// [`Error::Delivery`]. Callbacks run on the thread that completes the record, and their panics go
+/// through to it, so that a test may assert inside them. Calls that the real producer refuses inside
+/// a callback are refused here too.
+///
+/// What there is no mock of: waiting, memory, batches, retries. For those there is
+/// [`TestCluster`](super::TestCluster).
+///
+/// ```
+/// use kafka_producer::testing::MockProducer;
+/// use kafka_producer::{DeliveryCause, Persisted, Producer, ProducerRecord};
+///
+/// let mock = MockProducer::builder().topic("orders", 3).manual().build();
+/// let first = mock.send(ProducerRecord::new("orders", "paid").partition(2))?;
+/// let second = mock.send(ProducerRecord::new("orders", "sent").partition(2))?;
+/// assert!(first.try_get().is_none());
+///
+/// assert!(mock.complete_next());
+/// assert_eq!(first.wait()?.offset(), Some(0));
+/// assert!(mock.error_next(DeliveryCause::Timeout, Persisted::Unknown));
+/// assert!(second.wait().is_err());
+/// # Ok::<(), kafka_producer::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct MockProducer {
+    shared: Arc<Shared>,
+}
+
+/// What a [`MockProducer`] is like.
+#[derive(Default)]
+#[must_use = "nothing is made before `build`"]
+pub struct MockProducerBuilder {
+    manual: bool,
+    topics: BTreeMap<String, Topic>,
+    partitioner: Option<Arc<dyn Partitioner>>,
+}
+
+struct Topic {
+    partition_count: i32,
+    available: Vec<i32>,
+}
+
+struct Shared {
+    made: MockProducerBuilder,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    history: Vec<OwnedRecord>,
+    /// Accepted and not decided, in order.
+    pending: VecDeque<Pending>,
+    next_offsets: BTreeMap<(Arc<str>, i32), i64>,
+    flushes: usize,
+    closed: bool,
+    /// What calls are to fail with.
+    sends: Option<Error>,
+    flush: Option<Error>,
+    partitions: Option<Error>,
+}
+
+struct Pending {
+    result: Arc<BatchResult>,
+    facts: RecordFacts,
+    offset: i64,
+    callback: Option<Callback>,
+}
+
+/// Nobody's linger depends on it.
+struct Unheard;
+
+impl WaitListener for Unheard {
+    fn on_wait(&self) {}
+}
+
+impl MockProducerBuilder {
+    /// A topic of the cluster, with so many partitions, at least one, all with a leader. Topics
+    /// that are not named have one partition.
+    pub fn topic(self, name: &str, partition_count: i32) -> Self {
+        let all: Vec<i32> = (0..partition_count).collect();
+        self.topic_with_leaders(name, partition_count, &all)
+    }
+
+    /// As [`topic`](Self::topic), where only the partitions of `available` have a leader.
+    pub fn topic_with_leaders(
+        mut self,
+        name: &str,
+        partition_count: i32,
+        available: &[i32],
+    ) -> Self {
+        let topic =
+            Topic { partition_count: partition_count.max(1), available: available.to_vec() };
+        self.topics.insert(name.to_owned(), topic);
+        self
+    }
+
+    /// Records stay undecided until [`MockProducer::complete_next`], `error_next`, `flush` or
+    /// `close`. Without it each is delivered as it is sent.
+    pub fn manual(mut self) -> Self {
+        self.manual = true;
+        self
+    }
+
+    /// Chooses the partitions of records that name none. Without it those with a key go where
+    /// Kafka's default rule sends them, and those without one to partition 0.
+    pub fn partition_by(mut self, partitioner: impl Partitioner + 'static) -> Self {
+        self.partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    /// The producer.
+    pub fn build(self) -> MockProducer {
+        MockProducer { shared: Arc::new(Shared { made: self, state: Mutex::default() }) }
+    }
+}
+
+impl MockProducer {
+    /// One that delivers each record as it is sent.
+    #[expect(clippy::new_without_default, reason = "a producer is made on purpose")]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A builder.
+    pub fn builder() -> MockProducerBuilder {
+        MockProducerBuilder::default()
+    }
+
+    /// All records accepted so far, in order, whatever became of them. Records that set no
+    /// timestamp have 0.
+    pub fn history(&self) -> Vec<OwnedRecord> {
+        self.shared.state.lock().history.clone()
+    }
+
+    /// Forgets the history, and counts offsets from 0 again.
+    pub fn clear(&self) {
+        let mut state = self.shared.state.lock();
+        state.history.clear();
+        state.next_offsets.clear();
+    }
+
+    /// How many records are not decided.
+    pub fn pending(&self) -> usize {
+        self.shared.state.lock().pending.len()
+    }
+
+    /// How many calls of `flush` have succeeded.
+    pub fn flush_count(&self) -> usize {
+        self.shared.state.lock().flushes
+    }
+
+    /// Whether `close` was called.
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.lock().closed
+    }
+
+    /// Delivers the oldest undecided record; false if there is none. Its callback runs here.
+    pub fn complete_next(&self) -> bool {
+        let next = self.shared.state.lock().pending.pop_front();
+        next.map(Pending::deliver).is_some()
+    }
+
+    /// Fails the oldest undecided record with an [`Error::Delivery`] of this cause; false if there
+    /// is none. Its callback runs here.
+    pub fn error_next(&self, cause: DeliveryCause, persisted: Persisted) -> bool {
+        let next = self.shared.state.lock().pending.pop_front();
+        next.map(|next| next.fail(cause, persisted)).is_some()
+    }
+
+    /// Has each send refused with this error, until `None` is set.
+    pub fn refuse_sends(&self, error: impl Into<Option<Error>>) {
+        self.shared.state.lock().sends = error.into();
+    }
+
+    /// Has `flush` fail with this error, deciding nothing, until `None` is set.
+    pub fn refuse_flush(&self, error: impl Into<Option<Error>>) {
+        self.shared.state.lock().flush = error.into();
+    }
+
+    /// Has `partitions_for` and `wait_ready` fail with this error, until `None` is set.
+    pub fn refuse_metadata(&self, error: impl Into<Option<Error>>) {
+        self.shared.state.lock().partitions = error.into();
+    }
+
+    /// All of a send: what the real producer checks, the partition, the history, the outcome.
+    fn accept(
+        &self,
+        record: &ProducerRecord<'_>,
+        callback: Option<Callback>,
+    ) -> Result<Delivery, Error> {
+        validate_topic(record.topic())?;
+        record.without_topic().validate()?;
+        // Before the lock is taken: it may be the user's rule.
+        let partition = self.shared.made.partition(record);
+        let mut state = self.shared.state.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        if let Some(error) = &state.sends {
+            return Err(error.clone());
+        }
+        let partition = partition?;
+        let topic: Arc<str> = record.topic().into();
+        let timestamp = record.explicit_timestamp().unwrap_or(0);
+        state.history.push(OwnedRecord {
+            topic: Arc::clone(&topic),
+            partition,
+            key: record.key_bytes().map(<[u8]>::to_vec),
+            value: record.value_bytes().map(<[u8]>::to_vec),
+            headers: record.header_list().iter().map(own).collect(),
+            timestamp,
+        });
+        let next = state.next_offsets.entry((Arc::clone(&topic), partition)).or_default();
+        let offset = *next;
+        *next += 1;
+        let facts = RecordFacts::new(0, timestamp, record.key_bytes(), record.value_bytes());
+        let result = Arc::new(BatchResult::new(topic, partition, Arc::new(Unheard)));
+        let delivery = Delivery::new(Arc::clone(&result), facts);
+        let pending = Pending { result, facts, offset, callback };
+        if self.shared.made.manual {
+            state.pending.push_back(pending);
+        } else {
+            drop(state);
+            pending.deliver();
+        }
+        Ok(delivery)
+    }
+
+    fn take_all(&self) -> VecDeque<Pending> {
+        std::mem::take(&mut self.shared.state.lock().pending)
+    }
+}
+
+impl MockProducerBuilder {
+    fn partition_count(&self, topic: &str) -> i32 {
+        self.topics.get(topic).map_or(1, |topic| topic.partition_count)
+    }
+
+    fn partition(&self, record: &ProducerRecord<'_>) -> Result<i32, Error> {
+        let name = record.topic();
+        let count = self.partition_count(name);
+        if let Some(partition) = record.explicit_partition() {
+            let cause = || format!("it has no partition {partition}, only {count}");
+            return (partition < count).then_some(partition).ok_or_else(|| {
+                let waited = Duration::ZERO;
+                Error::MetadataTimeout { topic: name.into(), waited, cause: cause().into() }
+            });
+        }
+        let available = self.topics.get(name).map_or(&[0][..], |topic| &topic.available);
+        match &self.partitioner {
+            Some(partitioner) => {
+                let input = PartitionInput::new(name, record.key_bytes(), record.value_bytes())
+                    .with_headers(record.header_list());
+                ask(&**partitioner, &input, &ClusterView::new(count, available))
+            }
+            None => Ok(record.key_bytes().map_or(0, |key| murmur2_partition(key, count))),
+        }
+    }
+}
+
+impl Pending {
+    fn deliver(self) {
+        let base_offset = self.offset;
+        self.decide(Outcome::Delivered { base_offset, log_append_time: None });
+    }
+
+    fn fail(self, cause: DeliveryCause, persisted: Persisted) {
+        let topic_partition = TopicPartition {
+            topic: Arc::clone(self.result.topic()),
+            partition: self.result.partition(),
+        };
+        self.decide(Outcome::Failed(Error::Delivery(Arc::new(DeliveryError {
+            topic_partition,
+            cause,
+            last: None,
+            attempts: 1,
+            elapsed: Duration::ZERO,
+            persisted,
+        }))));
+    }
+
+    fn decide(self, outcome: Outcome) {
+        self.result.complete(outcome);
+        let fate = Delivery::new(self.result, self.facts).try_get();
+        if let (Some(callback), Some(fate)) = (self.callback, fate) {
+            run_here(callback, fate.as_ref());
+        }
+    }
+}
+
+impl Producer for MockProducer {
+    fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
+        self.accept(&record, None)
+    }
+
+    fn send_with(&self, record: ProducerRecord<'_>, callback: BoxedCallback) -> Result<(), Error> {
+        self.accept(&record, Some(callback)).map(drop)
+    }
+
+    fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
+        self.accept(&record, None).map_err(|error| Refused::new(record, error))
+    }
+
+    /// Delivers all undecided records.
+    fn flush(&self, _timeout: Duration) -> Result<(), Error> {
+        crate::completion::refuse_in_callback("flush")?;
+        if let Some(error) = &self.shared.state.lock().flush {
+            return Err(error.clone());
+        }
+        self.take_all().into_iter().for_each(Pending::deliver);
+        self.shared.state.lock().flushes += 1;
+        Ok(())
+    }
+
+    fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>, Error> {
+        validate_topic(topic)?;
+        if let Some(error) = &self.shared.state.lock().partitions {
+            return Err(error.clone());
+        }
+        let name: Arc<str> = topic.into();
+        let available = self.shared.made.topics.get(topic).map_or(&[0][..], |t| &t.available);
+        let info = |partition| PartitionInfo {
+            topic_partition: TopicPartition { topic: Arc::clone(&name), partition },
+            leader: available.contains(&partition).then_some(1),
+            leader_epoch: None,
+        };
+        Ok((0..self.shared.made.partition_count(topic)).map(info).collect())
+    }
+
+    fn wait_ready(&self, topics: &[&str], _timeout: Duration) -> Result<(), Error> {
+        topics.iter().try_for_each(|topic| self.partitions_for(topic).map(drop))
+    }
+
+    /// Delivers all undecided records; with no time at all, fails them instead, as the real one
+    /// does.
+    fn close(&self, timeout: Duration) -> CloseReport {
+        let mut report = CloseReport::default();
+        if let Err(refused) = crate::completion::refuse_in_callback("close") {
+            report.refused = Some(refused);
+            return report;
+        }
+        self.shared.state.lock().closed = true;
+        for pending in self.take_all() {
+            if timeout.is_zero() {
+                report.aborted_records += 1;
+                pending.fail(DeliveryCause::Closed, Persisted::No);
+            } else {
+                pending.deliver();
+            }
+        }
+        report
+    }
+}
+
+impl std::fmt::Debug for MockProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MockProducer").field("pending", &self.pending()).finish_non_exhaustive()
+    }
+}

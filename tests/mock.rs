@@ -1,0 +1,198 @@
+//! The mock producer, and the trait that it shares with the real one.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{LONG, builder};
+use kafka_producer::testing::{MockProducer, TestCluster};
+use kafka_producer::{
+    ClusterView, DeliveryCause, Error, PartitionError, PartitionInfo, PartitionInput, Persisted,
+    Producer, ProducerRecord, RecordMetadata, murmur2_partition,
+};
+
+type Told = Arc<Mutex<Vec<Result<RecordMetadata, Error>>>>;
+
+fn told() -> (Told, impl Fn() -> kafka_producer::BoxedCallback) {
+    let told = Told::default();
+    let calls = Arc::clone(&told);
+    let make = move || -> kafka_producer::BoxedCallback {
+        let calls = Arc::clone(&calls);
+        Box::new(move |fate| calls.lock().unwrap().push(fate.cloned().map_err(Error::clone)))
+    };
+    (told, make)
+}
+
+/// MOCK-01: without more ado each record is delivered as it is sent, and the history has them in
+/// order.
+#[test]
+fn each_record_is_delivered_as_it_is_sent() {
+    let mock = MockProducer::builder().topic("t", 2).build();
+    let (told, callback) = told();
+    let first = mock.send(ProducerRecord::new("t", "a").key("k").partition(1)).unwrap();
+    mock.send_with(ProducerRecord::tombstone("t").partition(1).timestamp(7), callback()).unwrap();
+    assert_eq!(first.try_get().unwrap().unwrap().offset(), Some(0));
+    let told = told.lock().unwrap();
+    let second = told[0].as_ref().unwrap();
+    assert_eq!((second.topic(), second.partition(), second.offset()), ("t", 1, Some(1)));
+    assert_eq!((second.timestamp(), second.value_size()), (7, None));
+
+    let history = mock.history();
+    let parts: Vec<_> = history.iter().map(|r| (r.key.as_deref(), r.value.as_deref())).collect();
+    assert_eq!(parts, [(Some(&b"k"[..]), Some(&b"a"[..])), (None, None)]);
+    assert_eq!(mock.send(history[0].to_record()).unwrap().partition(), {
+        murmur2_partition(b"k", 2)
+    });
+    mock.clear();
+    assert!(mock.history().is_empty());
+}
+
+/// MOCK-02: in manual mode the test decides the oldest record by each call, and a flush delivers
+/// all.
+#[test]
+fn in_manual_mode_the_test_decides() {
+    let mock = MockProducer::builder().manual().build();
+    let sent: Vec<_> = (0..4).map(|_| mock.send(ProducerRecord::new("t", "v")).unwrap()).collect();
+    assert!(sent.iter().all(|delivery| delivery.try_get().is_none()));
+    assert!(mock.complete_next());
+    assert_eq!(sent[0].try_get().unwrap().unwrap().offset(), Some(0));
+    assert!(mock.error_next(DeliveryCause::Disconnected, Persisted::Unknown));
+    let Some(Err(Error::Delivery(failure))) = sent[1].try_get() else { panic!("not failed") };
+    assert_eq!(failure.cause, DeliveryCause::Disconnected);
+    assert_eq!(failure.persisted, Persisted::Unknown);
+    assert_eq!((mock.pending(), mock.flush_count()), (2, 0));
+    mock.flush(LONG).unwrap();
+    assert!(sent[2..].iter().all(|delivery| delivery.try_get().unwrap().is_ok()));
+    assert_eq!((mock.pending(), mock.flush_count()), (0, 1));
+    assert!(!mock.complete_next() && !mock.error_next(DeliveryCause::Closed, Persisted::No));
+}
+
+/// MOCK-03: the partition is the given partitioner's choice over the given cluster.
+#[test]
+fn the_partitioner_sees_the_given_cluster() {
+    let last_with_leader = |input: &PartitionInput<'_>, cluster: &ClusterView<'_>| {
+        assert_eq!((input.topic, input.key), ("t", Some(&b"k"[..])));
+        assert_eq!(cluster.partition_count(), 5);
+        cluster.available().last().copied().ok_or(PartitionError::from("none has a leader"))
+    };
+    let mock = MockProducer::builder()
+        .topic_with_leaders("t", 5, &[0, 3])
+        .topic_with_leaders("dark", 5, &[])
+        .partition_by(last_with_leader)
+        .build();
+    assert_eq!(mock.send(ProducerRecord::new("t", "v").key("k")).unwrap().partition(), 3);
+    let leader = |info: &PartitionInfo| info.leader.is_some();
+    let led: Vec<_> = mock.partitions_for("t").unwrap().iter().map(leader).collect();
+    assert_eq!(led, [true, false, false, true, false]);
+
+    let plain = MockProducer::builder().topic("t", 7).build();
+    let chosen = plain.send(ProducerRecord::new("t", "v").key("k")).unwrap().partition();
+    assert_eq!(chosen, murmur2_partition(b"k", 7));
+    let missing = plain.send(ProducerRecord::new("t", "v").partition(7));
+    assert!(matches!(missing, Err(Error::MetadataTimeout { .. })), "{missing:?}");
+}
+
+/// MOCK-04: a callback of a record that failed is told of the error alone, which names the topic
+/// and the partition; there is no metadata with placeholders.
+#[test]
+fn a_failure_names_where_the_record_was_to_go() {
+    let mock = MockProducer::builder().topic("t", 3).manual().build();
+    let (told, callback) = told();
+    mock.send_with(ProducerRecord::new("t", "v").partition(2), callback()).unwrap();
+    assert!(mock.error_next(DeliveryCause::Timeout, Persisted::No));
+    let told = told.lock().unwrap();
+    let Err(Error::Delivery(failure)) = &told[0] else { panic!("{told:?}") };
+    assert_eq!(failure.topic_partition.to_string(), "t-2");
+}
+
+#[test]
+fn calls_fail_on_demand() {
+    let mock = MockProducer::new();
+    mock.refuse_sends(Error::BufferExhausted { waited: LONG });
+    let record = ProducerRecord::new("t", "v");
+    let refused = mock.try_send(record.clone()).unwrap_err();
+    assert_eq!(refused.record(), &record);
+    assert!(matches!(refused.error(), Error::BufferExhausted { .. }));
+    let partial = mock.send_all(&[record.clone()]).unwrap_err();
+    assert!(partial.accepted.is_empty());
+    assert!(mock.history().is_empty(), "a refused record is no history");
+    mock.refuse_sends(None);
+    assert_eq!(mock.send_all(&[record.clone(), record]).unwrap().len(), 2);
+
+    mock.refuse_flush(Error::FlushTimeout { records: 1, callbacks: 0 });
+    assert!(matches!(mock.flush(LONG), Err(Error::FlushTimeout { .. })));
+    mock.refuse_metadata(Error::Closed);
+    assert!(matches!(mock.partitions_for("t"), Err(Error::Closed)));
+    assert!(matches!(mock.wait_ready(&["t"], LONG), Err(Error::Closed)));
+}
+
+#[test]
+fn the_mock_refuses_what_the_real_one_does() {
+    let mock = MockProducer::new();
+    let send = |record| mock.send(record).unwrap_err();
+    assert!(matches!(send(ProducerRecord::new("a b", "v")), Error::InvalidTopic { .. }));
+    let negative = ProducerRecord::new("t", "v").timestamp(-1);
+    assert!(matches!(send(negative), Error::InvalidRecord(_)));
+    let inside = mock.clone();
+    mock.send_with(
+        ProducerRecord::new("t", "v"),
+        Box::new(move |_| {
+            assert!(matches!(inside.flush(LONG), Err(Error::InCallback { .. })));
+            assert!(inside.close(LONG).refused.is_some());
+            inside.send(ProducerRecord::new("t", "from a callback")).unwrap();
+        }),
+    )
+    .unwrap();
+    assert_eq!(mock.history().len(), 2);
+    assert!(mock.close(LONG).is_clean() && mock.is_closed());
+    assert!(matches!(send(ProducerRecord::new("t", "v")), Error::Closed));
+}
+
+#[test]
+fn a_close_delivers_and_one_without_time_gives_up() {
+    for (timeout, aborted) in [(LONG, 0), (Duration::ZERO, 1)] {
+        let mock = MockProducer::builder().manual().build();
+        let delivery = mock.send(ProducerRecord::new("t", "v")).unwrap();
+        assert_eq!(mock.close(timeout).aborted_records, aborted);
+        assert_eq!(delivery.try_get().unwrap().is_err(), aborted == 1);
+    }
+}
+
+/// A program's own code, which knows no more than the trait.
+struct Shop<P> {
+    producer: P,
+}
+
+impl<P: Producer> Shop<P> {
+    fn sell(&self, callback: kafka_producer::BoxedCallback) -> Result<i64, Error> {
+        let record = || ProducerRecord::new("orders", "paid").partition(1);
+        self.producer.wait_ready(&["orders"], LONG)?;
+        assert_eq!(self.producer.partitions_for("orders")?.len(), 2);
+        let first = self.producer.send(record())?;
+        let second = self.producer.try_send(record())?;
+        self.producer.send_with(record(), callback)?;
+        let rest = self.producer.send_all(&[record(), record()])?;
+        self.producer.flush(LONG)?;
+        first.wait()?;
+        second.wait()?;
+        let last = rest[1].wait()?.offset();
+        assert!(self.producer.close(LONG).is_clean());
+        Ok(last.unwrap_or(-1))
+    }
+}
+
+#[test]
+fn the_real_producer_and_the_mock_do_the_same_behind_the_trait() {
+    let cluster = TestCluster::builder().topic("orders", 2).start();
+    let real = builder(&cluster).build().unwrap();
+    let mock = MockProducer::builder().topic("orders", 2).build();
+    let shared: Arc<dyn Producer> = Arc::new(mock.clone());
+    for producer in [&real as &dyn Producer, &shared] {
+        let (told, callback) = told();
+        assert_eq!(Shop { producer }.sell(callback()).unwrap(), 4);
+        let told = told.lock().unwrap();
+        assert_eq!(told[0].as_ref().unwrap().offset(), Some(2));
+    }
+    assert_eq!((cluster.count("orders"), mock.history().len()), (5, 5));
+}
