@@ -114,7 +114,7 @@ fn calls_fail_on_demand() {
     let refused = mock.try_send(record.clone()).unwrap_err();
     assert_eq!(refused.record(), &record);
     assert!(matches!(refused.error(), Error::BufferExhausted { .. }));
-    let partial = mock.send_all(&[record.clone()]).unwrap_err();
+    let partial = mock.send_all(std::slice::from_ref(&record)).unwrap_err();
     assert!(partial.accepted.is_empty());
     assert!(mock.history().is_empty(), "a refused record is no history");
     mock.refuse_sends(None);

@@ -18,7 +18,7 @@ mod build;
 mod close;
 mod core;
 mod interface;
-pub(crate) mod owned;
+mod owned;
 pub(crate) mod partitioner;
 pub(crate) mod record;
 mod refused;

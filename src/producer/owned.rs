@@ -44,14 +44,6 @@ fn lend<'h>(header: &'h Header<'static>) -> Header<'h> {
     Header { name: Cow::Borrowed(&header.name), value: header.value.as_deref().map(Cow::Borrowed) }
 }
 
-/// A header with a name and value of its own.
-pub(crate) fn own(header: &Header<'_>) -> Header<'static> {
-    Header {
-        name: Cow::Owned(header.name.clone().into_owned()),
-        value: header.value.as_deref().map(|value| Cow::Owned(value.to_vec())),
-    }
-}
-
 impl fmt::Debug for OwnedRecord {
     /// Sizes instead of payloads, as of a [`ProducerRecord`].
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,7 +70,7 @@ mod tests {
             partition: 4,
             key: first.key_bytes().map(<[u8]>::to_vec),
             value: first.value_bytes().map(<[u8]>::to_vec),
-            headers: first.header_list().iter().map(own).collect(),
+            headers: first.header_list().clone().into_owned(),
             timestamp: 17,
         };
         assert_eq!(owned.to_record(), first.timestamp(17));

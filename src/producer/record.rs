@@ -272,6 +272,15 @@ impl<'a> Headers<'a> {
         before - self.0.len()
     }
 
+    /// The same headers with names and values of their own.
+    pub fn into_owned(self) -> Headers<'static> {
+        let own = |header: Header<'a>| Header {
+            name: Cow::Owned(header.name.into_owned()),
+            value: header.value.map(|value| Cow::Owned(value.into_owned())),
+        };
+        self.0.into_iter().map(own).collect()
+    }
+
     /// The last header of this name, which is the one that consumers look at by convention.
     pub fn last(&self, name: &str) -> Option<&Header<'a>> {
         self.0.iter().rev().find(|h| h.name == name)

@@ -10,7 +10,6 @@ use crate::completion::{
     BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
-use crate::producer::owned::own;
 use crate::producer::partitioner::{
     ClusterView, PartitionInput, Partitioner, ask, murmur2_partition,
 };
@@ -28,8 +27,8 @@ use crate::types::TopicPartition;
 /// record at once, or, [manually](MockProducerBuilder::manual), when the test says so. Outcomes are
 /// told as by the real one: offsets count from 0 in each partition, failures are
 /// [`Error::Delivery`]. Callbacks run on the thread that completes the record, and their panics go
-/// through to it, so that a test may assert inside them. Calls that the real producer refuses inside
-/// a callback are refused here too.
+/// through to it, so that a test may assert inside them. Calls that the real producer refuses
+/// inside a callback are refused here too.
 ///
 /// What there is no mock of: waiting, memory, batches, retries. For those there is
 /// [`TestCluster`](super::TestCluster).
@@ -235,7 +234,7 @@ impl MockProducer {
             partition,
             key: record.key_bytes().map(<[u8]>::to_vec),
             value: record.value_bytes().map(<[u8]>::to_vec),
-            headers: record.header_list().iter().map(own).collect(),
+            headers: record.header_list().clone().into_owned(),
             timestamp,
         });
         let next = state.next_offsets.entry((Arc::clone(&topic), partition)).or_default();

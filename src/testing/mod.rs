@@ -1,8 +1,8 @@
 //! A Kafka cluster inside the process, for the tests of programs that use this crate (feature
 //! `testing`).
 //!
-//! [`TestCluster`] is all there is to know at first; [`Fault`] makes it misbehave. Where a test wants
-//! no cluster at all, [`MockProducer`] takes the producer's place.
+//! [`TestCluster`] is all there is to know at first; [`Fault`] makes it misbehave. Where a test
+//! wants no cluster at all, [`MockProducer`] takes the producer's place.
 
 mod cluster; // the public face
 pub(crate) mod faults; // what is done to which requests

@@ -20,8 +20,7 @@ pub const OPEN: &[&str] = &[
     "WIRE", //
     "UTIL", //
     "REC",  //
-    "INT",  //
-    "MOCK",
+    "INT",
 ];
 
 /// One section of the table.
