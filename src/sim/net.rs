@@ -294,8 +294,7 @@ impl State {
         for (to, from) in buf.iter_mut().zip(client.inbound.drain(..n)) {
             *to = from;
         }
-        let settled = !client.write_blocked;
-        self.conn(id).frames.on_read(&buf[..n], settled, now);
+        self.conn(id).frames.on_read(&buf[..n], now);
         self.trace
             .note(now, "read", [id as u64, n as u64], || (format!("c{id}"), format!("{n} bytes")));
         Ok(n)
@@ -324,12 +323,14 @@ impl State {
         let mut n = total.min(client.room);
         if n == 0 {
             client.write_blocked = true;
+            conn.frames.settled = false;
             return Err(ErrorKind::WouldBlock.into());
         }
         if is_short {
             n = 1 + draw % n;
         }
         client.room -= n;
+        conn.frames.settled = n == total;
         self.net.wrote = true;
         let conn = self.conn(id);
         let mut bytes = Vec::with_capacity(n);

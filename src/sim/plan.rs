@@ -126,6 +126,11 @@ impl Plan {
             ends_by_drop: random.below(5) == 0,
             config,
         };
+        // Before 2.0 brokers held responses back for longer than requests have time, and what was
+        // sent again used more of the quota: no end of that is in sight (KIP-219).
+        if !plan.releases.iter().all(|release| release.throttles_after_response()) {
+            plan.quota = None;
+        }
         plan.faults = faults(random, &plan);
         plan
     }
@@ -163,6 +168,10 @@ impl Plan {
     /// acknowledged or knew, a first answer that proves nothing can still be followed by a refusal.
     pub(super) fn is_strict(&self) -> bool {
         if self.strikes(Kind::Unclean) || self.strikes(Kind::ForgetProducers) {
+            return false;
+        }
+        // Nobody tells a producer that a partition is gone for good.
+        if self.strikes(Kind::Recreate) && self.strikes(Kind::AddPartitions) {
             return false;
         }
         let c = &self.config;
@@ -276,4 +285,29 @@ fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
         .collect();
     faults.sort_by_key(|(at, _)| *at);
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plans() -> impl Iterator<Item = Plan> {
+        (0..2000).map(Plan::of)
+    }
+
+    #[test]
+    fn no_quota_makes_brokers_hold_responses_back() {
+        let limited: Vec<Plan> = plans().filter(|plan| plan.quota.is_some()).collect();
+        let holds_back = |plan: &Plan| !plan.releases.iter().all(|r| r.throttles_after_response());
+        assert!(limited.len() > 20 && !limited.iter().any(holds_back));
+    }
+
+    #[test]
+    fn nobody_must_deliver_to_a_partition_that_is_gone_for_good() {
+        let shrinks =
+            |plan: &Plan| plan.strikes(Kind::Recreate) && plan.strikes(Kind::AddPartitions);
+        let shrinking: Vec<Plan> = plans().filter(shrinks).collect();
+        assert!(shrinking.len() > 5 && !shrinking.iter().any(Plan::is_strict));
+        assert!(plans().any(|plan| plan.strikes(Kind::Recreate) && plan.is_strict()));
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::faults::Kind;
+use super::plan::Plan;
 use super::run::{Report, run};
 use crate::planted::Defect;
 use crate::sync::Mutex;
@@ -128,6 +129,7 @@ fn variable(name: &str) -> Option<u64> {
 #[test]
 fn seeds() {
     if let Some(seed) = variable("SIM_SEED") {
+        println!("{:?}", Plan::of(seed));
         let report = run(seed, true, None);
         report.log.iter().for_each(|line| println!("{line}"));
         assert!(report.failure.is_none(), "{}", report.explained());

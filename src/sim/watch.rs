@@ -33,6 +33,8 @@ pub(super) struct Frames {
     /// Pauses that the broker asks for, each in its response, by the response's number.
     pauses: VecDeque<(u64, Duration)>,
     quiet_until: MonoTime,
+    /// The last write took all that it was given: nothing waits to be written.
+    pub(super) settled: bool,
 }
 
 /// Counts frames in a stream of bytes.
@@ -73,15 +75,16 @@ impl Frames {
         self.pauses.push_back((number, pause));
     }
 
-    /// The client has read these bytes. `settled`: it has nothing that waits to be written.
-    pub(super) fn on_read(&mut self, bytes: &[u8], settled: bool, now: MonoTime) {
+    /// The client has read these bytes.
+    pub(super) fn on_read(&mut self, bytes: &[u8], now: MonoTime) {
         self.down.feed(bytes);
         while let Some((number, pause)) = self.pauses.front().copied() {
             if number > self.down.ended {
                 break;
             }
             self.pauses.pop_front();
-            if settled {
+            // Requests that were on their way before may still be written.
+            if self.settled {
                 self.quiet_until = self.quiet_until.max(now + pause);
             }
         }
@@ -170,5 +173,45 @@ impl State {
             let (idle, all) = (self.watch.idle_turns, self.watch.turns);
             self.fail(|| format!("the sender spins: {idle} turns without a cause, {all} a second"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: [u8; 8] = [0, 0, 0, 4, 1, 2, 3, 4];
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    /// A connection on which a request and its response have passed; the response asks for a pause.
+    fn paused(settled: bool) -> Frames {
+        let mut frames = Frames::default();
+        assert_eq!(frames.on_write(&FRAME, MonoTime::ZERO, Some(5)), Ok(()));
+        frames.settled = settled;
+        frames.on_pause(1, PAUSE);
+        frames.on_read(&FRAME, MonoTime::ZERO);
+        frames
+    }
+
+    #[test]
+    fn a_request_that_was_on_its_way_before_a_pause_may_go_on() {
+        let (mut settled, mut held_up) = (paused(true), paused(false));
+        assert!(settled.on_write(&FRAME, MonoTime::ZERO, Some(5)).is_err());
+        assert_eq!(held_up.on_write(&FRAME, MonoTime::ZERO, Some(5)), Ok(()));
+        let after = MonoTime::ZERO + PAUSE;
+        assert_eq!(settled.on_write(&FRAME, after, Some(5)), Ok(()));
+    }
+
+    #[test]
+    fn requests_in_flight_are_counted_across_cuts() {
+        let mut frames = Frames::default();
+        for part in FRAME.chunks(3) {
+            assert_eq!(frames.on_write(part, MonoTime::ZERO, Some(1)), Ok(()));
+        }
+        assert!(frames.on_write(&FRAME[..1], MonoTime::ZERO, Some(1)).is_err());
+        frames.on_read(&FRAME[..7], MonoTime::ZERO);
+        assert!(frames.on_write(&FRAME[1..], MonoTime::ZERO, Some(1)).is_err());
+        frames.on_read(&FRAME[7..], MonoTime::ZERO);
+        assert_eq!(frames.on_write(&[], MonoTime::ZERO, Some(1)), Ok(()));
     }
 }

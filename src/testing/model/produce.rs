@@ -119,7 +119,10 @@ impl Model {
         let mut verdict = self.append(attempt);
         if verdict.result.is_ok() {
             verdict.afterwards = injected.map(|injected| injected.code);
-            if verdict.afterwards.is_none() && plan.cut_after.is_none() {
+            // What is told to be a duplicate is acknowledged, too.
+            let is_acknowledged =
+                matches!(verdict.afterwards, None | Some(ErrorCode::DUPLICATE_SEQUENCE_NUMBER));
+            if is_acknowledged && plan.cut_after.is_none() {
                 self.replicate(attempt);
             }
         }

@@ -169,6 +169,15 @@ fn what_was_not_acknowledged_by_all_can_be_lost_in_a_clean_election() {
 }
 
 #[test]
+fn what_is_told_to_be_a_duplicate_all_have() {
+    let mut model = cluster(&[LATEST; 3]);
+    let again = Fault::produce().error_after(ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
+    produce_planned(&mut model, 1, &batch(7, 0, 0, &["v"]), planned(again));
+    // A producer takes that for an acknowledgement.
+    assert_eq!(model.partition("t", 0).unwrap().log.high_watermark(), 1);
+}
+
+#[test]
 fn only_who_was_last_in_sync_may_lead_again() {
     let mut model = cluster(&[LATEST; 2]);
     let leader = |model: &Model| model.partition("t", 0).unwrap().leader;
