@@ -90,6 +90,7 @@ impl Inbox {
         if ring {
             state.asleep_until = None;
         }
+        state.invariants();
         drop(state);
         if ring {
             (self.bell)();
@@ -103,13 +104,16 @@ impl Inbox {
         state.asleep_until = None;
         state.memory_wanted = false;
         std::mem::swap(&mut state.events, into);
+        state.invariants();
     }
 
     /// The sender takes nothing any more.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        state.memory_wanted = false;
         let events = std::mem::take(&mut state.events);
+        state.invariants();
         drop(state);
         drop(events);
     }
@@ -120,7 +124,23 @@ impl Inbox {
         if state.events.is_empty() {
             state.asleep_until = Some(until);
         }
+        state.invariants();
         state.events.is_empty()
+    }
+}
+
+impl State {
+    /// Nobody sleeps past what wants attention, and what is told once is here once.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert!(!self.closed || self.events.is_empty(), "events that nobody will take");
+        let asleep_until = self.asleep_until.unwrap_or(MonoTime::ZERO);
+        let overslept = self.events.iter().any(|event| event.due() < asleep_until);
+        assert!(!overslept || is_planted(Defect::LostWakeUp), "the sender sleeps past an event");
+        let wanted = self.events.iter().filter(|event| matches!(event, Event::MemoryWanted));
+        assert_eq!(wanted.count(), usize::from(self.memory_wanted), "memory is wanted once");
     }
 }
 

@@ -224,6 +224,13 @@ impl Node {
         self.forget_connection();
     }
 
+    /// Versions are known, and requests in flight, only where a connection is ready.
+    pub(super) fn invariants(&self) {
+        assert_eq!(self.versions.is_some(), self.is_ready(), "{self:?}");
+        assert!(self.is_ready() || self.in_flight.is_empty(), "{self:?}");
+        assert!(self.is_preparing() || self.addresses.is_empty(), "{self:?}");
+    }
+
     fn forget_connection(&mut self) {
         self.state = ConnectionState::Disconnected;
         self.versions = None;

@@ -58,6 +58,7 @@ pub(super) struct InFlightRequests(VecDeque<InFlight>);
 impl InFlightRequests {
     pub(super) fn push(&mut self, request: InFlight) {
         self.0.push_back(request);
+        self.invariants();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -112,6 +113,18 @@ impl InFlightRequests {
         for request in &mut self.0 {
             request.deadline = request.deadline + by;
         }
+    }
+
+    /// They stand in the order in which they were sent, and no two answers could be confused.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let moments = self.0.iter().map(|request| request.created_at);
+        assert!(moments.is_sorted(), "{self:?}");
+        let distinct: std::collections::BTreeSet<i32> =
+            self.0.iter().map(|request| request.correlation_id).collect();
+        assert_eq!(distinct.len(), self.0.len(), "a correlation id twice: {self:?}");
     }
 
     /// All of them, oldest first.

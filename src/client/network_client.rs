@@ -113,6 +113,28 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         }
     }
 
+    /// Between calls: each connection is one node's, requests are in flight where a connection is
+    /// ready, no more than allowed, and nothing times out unseen.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let mut in_flight = 0;
+        let mut connections = 0;
+        for (id, node) in &self.nodes {
+            node.invariants();
+            let its = node.connection();
+            connections += usize::from(its.is_some());
+            assert!(its.is_none_or(|c| self.owners.get(&c) == Some(id)), "not its own: {node:?}");
+            in_flight += node.in_flight.len();
+            assert!(node.in_flight.len() <= self.config.max_in_flight, "too many: {node:?}");
+            let due = node.next_deadline().unwrap_or(MonoTime::MAX);
+            assert!(self.timers_due <= due, "a deadline that nobody awaits: {node:?}");
+        }
+        assert_eq!(connections, self.owners.len(), "connections of nobody");
+        assert_eq!(in_flight, self.in_flight_total, "requests are miscounted");
+    }
+
     /// Closes a node's connection, if there is one, and ends its requests.
     pub(super) fn cut(&mut self, node: NodeId, now: Option<MonoTime>) {
         let Some(id) = self.nodes.get(&node).and_then(Node::connection) else { return };
@@ -173,12 +195,14 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         for id in retiring.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.retire(id);
         }
+        self.invariants();
     }
 
     fn ready(&mut self, node: NodeId, now: MonoTime) -> bool {
         let Some(state) = self.nodes.get(&node) else { return false };
         if state.can_connect(now) {
             self.begin_attempt(node, now);
+            self.invariants();
         }
         self.is_ready(node, now)
     }
@@ -278,6 +302,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         if let Some(frame) = self.selector.send(id, tag, request.frame, now) {
             self.on_written(request.node, tag, frame);
         }
+        self.invariants();
     }
 
     fn throttle(&mut self, node: NodeId, duration: Duration, now: MonoTime) {
@@ -300,6 +325,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             state.on_disconnected(&self.config, &mut self.random, now);
         }
         self.retire(node);
+        self.invariants();
     }
 
     fn poll(
@@ -322,6 +348,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         self.completions = completions;
         self.handle_resolved(now);
         self.handle_timers(now);
+        self.invariants();
         events.append(&mut self.events);
         Ok(now)
     }

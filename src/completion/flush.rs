@@ -78,8 +78,24 @@ impl FlushWait {
             }
             self.state.over.wait_for(&mut leaf, left);
         }
+        self.state.invariants_at_end();
         Ok(())
     }
+}
+
+impl FlushState {
+    /// Once the last token is gone nothing is counted any more. While there are some, each counts
+    /// for itself, and [`take_off`] sees to it that no count falls below what is left.
+    fn invariants_at_end(&self) {
+        debug_assert_eq!(self.records.load(Ordering::Acquire), 0, "records of no token");
+        debug_assert_eq!(self.callbacks.load(Ordering::Acquire), 0, "callbacks of no token");
+    }
+}
+
+/// Counts so many off.
+fn take_off(count: &AtomicUsize, done: usize) {
+    let before = count.fetch_sub(done, Ordering::AcqRel);
+    debug_assert!(before >= done, "{done} of {before} are done");
 }
 
 impl FlushToken {
@@ -100,14 +116,14 @@ impl FlushToken {
     pub(crate) fn on_completed(&mut self, records: usize) {
         let done = records.min(self.records);
         self.records -= done;
-        self.state.records.fetch_sub(done, Ordering::AcqRel);
+        take_off(&self.state.records, done);
     }
 
     /// One of the batch's callbacks has run, or never will.
     pub(crate) fn on_callback(&mut self) {
         let done = self.callbacks.min(1);
         self.callbacks -= done;
-        self.state.callbacks.fetch_sub(done, Ordering::AcqRel);
+        take_off(&self.state.callbacks, done);
     }
 
     /// For a batch that is split: a token for a part of so many records and callbacks, which this
@@ -117,16 +133,16 @@ impl FlushToken {
         let part = Self::new(&self.state, records, callbacks);
         self.records -= records;
         self.callbacks -= callbacks;
-        self.state.records.fetch_sub(records, Ordering::AcqRel);
-        self.state.callbacks.fetch_sub(callbacks, Ordering::AcqRel);
+        take_off(&self.state.records, records);
+        take_off(&self.state.callbacks, callbacks);
         part
     }
 }
 
 impl Drop for FlushToken {
     fn drop(&mut self) {
-        self.state.records.fetch_sub(self.records, Ordering::AcqRel);
-        self.state.callbacks.fetch_sub(self.callbacks, Ordering::AcqRel);
+        take_off(&self.state.records, self.records);
+        take_off(&self.state.callbacks, self.callbacks);
         if self.state.tokens.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Through the lock: a waiter that saw the token is asleep before it is woken.
             drop(self.state.lock.lock());

@@ -39,7 +39,9 @@ impl Lane {
     pub(super) fn push(&self, batch: CompletedBatch) -> bool {
         let mut state = self.state.lock();
         state.waiting.push_back(batch);
-        !std::mem::replace(&mut state.scheduled, true) || is_planted(Defect::TwoInOneLane)
+        let was_idle = !std::mem::replace(&mut state.scheduled, true);
+        state.invariants();
+        was_idle || is_planted(Defect::TwoInOneLane)
     }
 
     /// The next batch, for the thread that the lane was scheduled to.
@@ -48,6 +50,7 @@ impl Lane {
         debug_assert!(state.scheduled);
         let batch = state.waiting.pop_front();
         state.running = batch.as_ref().map_or(0, |batch| batch.callbacks.len());
+        state.invariants();
         batch
     }
 
@@ -62,6 +65,7 @@ impl Lane {
             let token = flush.sibling(0, state.running);
             state.joined.push(token);
         }
+        state.invariants();
     }
 
     /// The batch that was taken is done with. True if there are more: the caller must schedule
@@ -77,8 +81,23 @@ impl Lane {
         }
         let over = std::mem::take(&mut state.joined);
         let has_more = state.scheduled;
+        state.invariants();
         drop(state);
         drop(over);
         has_more
+    }
+}
+
+impl LaneState {
+    /// An idle lane holds nothing, flushes join only what is run, and what waits has callbacks
+    /// that may be called: looked at for the latest batch, the others were it once.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) || is_planted(Defect::TwoInOneLane) {
+            return;
+        }
+        assert!(self.scheduled || (self.waiting.is_empty() && self.running == 0), "{self:?}");
+        assert!(self.running > 0 || self.joined.is_empty(), "a flush of nothing: {self:?}");
+        let callable = |last: &CompletedBatch| !last.callbacks.is_empty() && last.result.is_done();
+        assert!(self.waiting.back().is_none_or(callable), "{self:?}");
     }
 }

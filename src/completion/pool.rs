@@ -16,6 +16,7 @@ use super::log_relay::{LogRelay, log_now};
 use super::panics::guarded;
 use super::slots::Slots;
 use crate::error::Error;
+use crate::planted::{Defect, is_planted};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 
@@ -66,6 +67,25 @@ enum ThreadState {
     /// Serves no more; may still be dropping the user's executor.
     Leaving,
     Ended,
+}
+
+impl RunQueue {
+    /// A lane is here once, whatever is queued has a thread to serve it, and no thread leaves
+    /// before its time. Looked at for what was queued last.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) || is_planted(Defect::TwoInOneLane) {
+            return;
+        }
+        let same = |a: &Work| match (a, self.ready.back()) {
+            (Work::Lane(a), Some(Work::Lane(b))) => Arc::ptr_eq(a, b),
+            (Work::Logs, Some(Work::Logs)) => true,
+            _ => false,
+        };
+        assert!(self.ready.iter().filter(|work| same(work)).count() <= 1, "queued twice");
+        let serving = self.threads.iter().any(|state| !state.serves_no_more());
+        assert!(serving || self.ready.is_empty(), "nobody serves {:?}", self.ready);
+        assert!(self.stopping || !self.threads.contains(&ThreadState::Leaving), "{self:?}");
+    }
 }
 
 impl ThreadState {
@@ -162,6 +182,7 @@ impl Pool {
                 return Some(work);
             }
             queue.ready.push_back(work);
+            queue.invariants();
         }
         self.untold.store(true, Ordering::Release);
         None
@@ -216,6 +237,7 @@ impl Pool {
             }
             let state = if work.is_some() { ThreadState::Busy } else { ThreadState::Leaving };
             queue.threads[me] = state;
+            queue.invariants();
             if queue.stopping {
                 self.ending.notify_all();
             }

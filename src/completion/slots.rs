@@ -52,6 +52,7 @@ impl Slots {
     pub(crate) fn try_acquire(&self) -> Option<Slot<'_>> {
         let one_more = |used| (used < self.max).then_some(used + 1);
         let taken = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        self.invariants();
         // Lazily: a `Slot` made in vain would free one as it is dropped.
         taken.is_ok().then(|| Slot(self))
     }
@@ -79,7 +80,8 @@ impl Slots {
             }
             self.freed.wait_for(&mut leaf, deadline.since(now));
         };
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        let waiting = self.waiting.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(waiting > 0, "somebody waits who is not counted");
         end
     }
 
@@ -106,13 +108,18 @@ impl Slots {
 
     /// Frees the slot of a callback that begins, or that will never run.
     pub(super) fn release(&self) {
-        let used = self.used.fetch_sub(1, Ordering::SeqCst);
-        debug_assert!(used > 0, "a slot was freed that nobody had taken");
+        self.used.fetch_sub(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             // Through the lock: a waiter that found no slot is asleep before it is woken.
             drop(self.lock.lock());
             self.freed.notify_one();
         }
+        self.invariants();
+    }
+
+    /// No more slots are taken than there are; less than none would be a great many.
+    fn invariants(&self) {
+        debug_assert!(self.used.load(Ordering::SeqCst) <= self.max, "{self:?}");
     }
 }
 

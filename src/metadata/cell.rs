@@ -164,6 +164,7 @@ impl MetadataCell {
         if shared.asked.is_empty() && !shared.refresh {
             return Asked::default();
         }
+        shared.invariants();
         Asked { topics: mem::take(&mut shared.asked), refresh: mem::take(&mut shared.refresh) }
     }
 
@@ -195,9 +196,7 @@ impl MetadataCell {
             shared.topic_errors.insert(Arc::clone(name), TopicError { code: *code, version });
         }
         let before = mem::replace(&mut shared.cluster, cluster);
-        if cfg!(debug_assertions) {
-            shared.invariants();
-        }
+        shared.invariants();
         self.version.store(version, Ordering::Release);
         drop(shared);
         self.changed.notify_all();
@@ -209,9 +208,7 @@ impl MetadataCell {
         let mut shared = self.shared.lock();
         shared.version += 1;
         let before = mem::replace(&mut shared.cluster, cluster);
-        if cfg!(debug_assertions) {
-            shared.invariants();
-        }
+        shared.invariants();
         self.version.store(shared.version, Ordering::Release);
         drop(shared);
         self.changed.notify_all();
@@ -223,7 +220,9 @@ impl Shared {
     /// Has the sender ask the brokers for this topic. Says whether that is news to it.
     pub(super) fn ask(&mut self, name: &Arc<str>) -> bool {
         self.tracked.insert(Arc::clone(name));
-        self.asked.insert(Arc::clone(name))
+        let is_news = self.asked.insert(Arc::clone(name));
+        self.invariants();
+        is_news
     }
 
     /// The topic, if it is known and has the partition that is asked for, if one is.
@@ -242,6 +241,9 @@ impl Shared {
     }
 
     fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
         self.cluster.invariants();
         assert!(self.asked.is_subset(&self.tracked), "a topic is asked for and not tracked");
         for (name, error) in &self.topic_errors {

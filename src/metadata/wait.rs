@@ -100,6 +100,7 @@ impl TopicWait {
         if let Some(error) = self.bounds.failure(shared) {
             return Wait::Failed(error);
         }
+        self.invariants(shared);
         let news = self.asked_at.replace(shared.version) != Some(shared.version);
         let wake = news && shared.ask(&self.topic);
         // A call that may not wait at all still starts the look-up, for those that follow: with
@@ -109,6 +110,14 @@ impl TopicWait {
             return Wait::Failed(self.bounds.timeout(&self.topic, now, cause));
         }
         Wait::Pending { until: self.bounds.deadline, wake }
+    }
+
+    /// A wait has seen nothing that is yet to come, and asks only after it has begun.
+    fn invariants(&self, shared: &Shared) {
+        debug_assert!(self.since.is_none_or(|since| since <= shared.version), "{self:?}");
+        debug_assert!(self.asked_at.is_none_or(|at| at <= shared.version), "{self:?}");
+        debug_assert!(self.asked_at >= self.since || self.asked_at.is_none(), "{self:?}");
+        debug_assert!(self.bounds.failures.is_none_or(|n| n <= shared.failures()), "{self:?}");
     }
 
     /// What is known of why the topic is missing.

@@ -239,6 +239,15 @@ impl KafkaChannel {
         Ok(())
     }
 
+    /// No byte of a frame is written before all of the one ahead of it, and what is written in
+    /// full is not kept.
+    pub(super) fn invariants(&self) {
+        let begun = self.outgoing.iter().skip(1).any(|out| out.cursor.has_started());
+        assert!(!begun, "frames are mixed: {self:?}");
+        let done = self.outgoing.front().is_some_and(|out| out.cursor.is_done(&out.frame));
+        assert!(!done, "a frame that was written is kept: {self:?}");
+    }
+
     /// The frames that were not wholly written, oldest first.
     pub(super) fn into_unsent(self) -> Vec<ReturnedFrame> {
         #[cfg(all(test, not(loom)))]

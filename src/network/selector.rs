@@ -178,6 +178,7 @@ impl<N: Net> Selector<N> {
             Ok(()) => self.note_ready(id),
             Err(error) => self.on_broken(id, error),
         }
+        self.invariants();
         own
     }
 
@@ -277,8 +278,24 @@ impl<N: Net> Selector<N> {
         }
         self.turn = turn;
         self.close_idle(now);
+        self.invariants();
         std::mem::swap(&mut self.completed, out);
         Ok(now)
+    }
+
+    /// Between polls: a connection is looked at without an edge if it has something to do, and
+    /// only then; and none will be idle for too long unseen.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        for (id, channel) in &self.channels {
+            assert_eq!(self.ready.contains(id), channel.wants_turn(), "{channel:?}");
+            channel.invariants();
+            let idle_at = self.max_idle.map_or(MonoTime::MAX, |idle| channel.last_active + idle);
+            assert!(self.next_idle_check <= idle_at, "nobody sees it idle: {channel:?}");
+        }
+        assert!(self.ready.iter().all(|id| self.channels.contains_key(id)), "gone, and ready");
     }
 
     fn poll_timeout(&self, timeout: Option<Duration>, now: MonoTime) -> Option<Duration> {
