@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::completion::{
     BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
 };
-use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
+use crate::error::{DeliveryCause, DeliveryError, Error, Persisted, TimeSpent};
 use crate::producer::partitioner::{
     ClusterView, PartitionInput, Partitioner, ask, murmur2_partition,
 };
@@ -301,7 +301,9 @@ impl Pending {
             cause,
             last: None,
             attempts: 1,
+            broker: None,
             elapsed: Duration::ZERO,
+            spent: TimeSpent::default(),
             persisted,
         }))));
     }
