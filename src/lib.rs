@@ -109,6 +109,11 @@
 //! # Ok::<(), kafka_producer::Error>(())
 //! ```
 //!
+//! # Interceptors
+//!
+//! [`ProducerBuilder::interceptor`] adds user code that sees each record first, may change it, and
+//! hears of its end exactly once: for tracing, auditing, metrics. See [`ProducerInterceptor`].
+//!
 //! # Errors
 //!
 //! There is one [`Error`] for every call. [`Error::class`] tells what can be done about it. A
@@ -206,8 +211,9 @@ pub use crate::producer::partitioner::{
 };
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::producer::{
-    BoxedCallback, Callbacks, CloseReport, KafkaProducer, OwnedRecord, Partial, PartitionInfo,
-    Producer, Refused, TopicProducer, TopicRecord,
+    Acknowledgement, BoxedCallback, Callbacks, CloseReport, InterceptedRecord, InterceptorError,
+    KafkaProducer, OwnedRecord, Partial, PartitionInfo, Producer, ProducerInterceptor, Refused,
+    TopicProducer, TopicRecord,
 };
 pub use crate::protocol::ErrorCode;
 pub use crate::types::{TopicPartition, Uuid};

@@ -33,7 +33,7 @@ impl LogEvent {
 }
 
 /// Logs a line here and now; only where user code may run. A logger's panic ends with the line.
-pub(super) fn log_now(level: log::Level, text: &str) {
+pub(crate) fn log_now(level: log::Level, text: &str) {
     // There is nobody left to tell that the logger itself is broken.
     let _ = guarded(|| log::log!(target: TARGET, level, "{text}"));
 }

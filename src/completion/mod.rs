@@ -35,7 +35,8 @@ pub(crate) use self::{
     flush::{FlushToken, FlushWait},
     future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener},
     lane::Lane,
-    log_relay::LogEvent,
+    log_relay::{LogEvent, log_now},
+    panics::guarded,
     record_metadata::RecordFacts,
     slots::{Slot, SlotWait, Slots},
 };

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs user code. `Err` has the panic's message if it panicked.
-pub(super) fn guarded(user_code: impl FnOnce()) -> Result<(), String> {
+pub(crate) fn guarded(user_code: impl FnOnce()) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(user_code)).map_err(message)
 }
 

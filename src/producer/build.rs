@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::core::Core;
+use super::interceptor::{Interceptors, Named, ProducerInterceptor};
 use super::partitioner::{BuiltInRules, Partitioner};
 use super::{Handle, KafkaProducer};
 use crate::accumulator::RecordAccumulator;
@@ -49,6 +50,7 @@ impl fmt::Debug for Callbacks {
 pub(crate) struct Parts {
     callbacks: Option<Callbacks>,
     partitioner: Option<Arc<dyn Partitioner>>,
+    interceptors: Vec<Named>,
 }
 
 /// Values that no key can name, and the end of building.
@@ -63,6 +65,14 @@ impl ProducerBuilder {
     /// `partitioner.class`.
     pub fn partition_by(mut self, partitioner: impl Partitioner + 'static) -> Self {
         self.parts.partitioner = Some(Arc::new(partitioner));
+        self
+    }
+
+    /// Adds an interceptor at the end of the chain. The chain is told of each record before
+    /// anything else is done with it; see [`ProducerInterceptor`]. Takes the place of Java's
+    /// `interceptor.classes`.
+    pub fn interceptor(mut self, interceptor: impl ProducerInterceptor + 'static) -> Self {
+        self.parts.interceptors.push(Named::new(interceptor));
         self
     }
 
@@ -179,15 +189,21 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let thread =
         thread::start(&name, sender, clock.clone(), Arc::clone(&executor), Arc::clone(&ending))
             .map_err(refused_by_system)?;
+    let interceptors = Interceptors::new(&parts.interceptors, &clock);
+    let max_plain_size = match interceptors {
+        Some(_) => 0,
+        None => config.max_request_size.min(memory),
+    };
     let core = Core {
         accumulator,
         metadata: cell,
         executor,
         rules: BuiltInRules::new(config.partitioner, config.partitioner_ignore_keys),
         partitioner: parts.partitioner.clone(),
+        interceptors,
         max_block: config.max_block,
         max_request_size: config.max_request_size,
-        max_size: config.max_request_size.min(memory),
+        max_plain_size,
         close_on_drop_timeout: config.close_on_drop_timeout,
         clock,
         process,

@@ -72,6 +72,7 @@ impl Core {
         if !self.resolver.wait_ended(deadline.since(self.clock.now())) {
             threads_stuck += 1;
         }
+        self.interceptors.iter().for_each(|chain| chain.close());
         let report = CloseReport {
             aborted_records,
             callbacks_left: left.callbacks,

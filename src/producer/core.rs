@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::close::CloseReport;
+use super::interceptor::Interceptors;
 use super::partitioner::{self, BuiltInRules, Choice, ClusterView, PartitionInput, Partitioner};
 use super::record::{TopicRecord, validate_topic};
 use crate::accumulator::inbox::Event;
@@ -32,10 +33,12 @@ pub(crate) struct Core {
     pub(super) executor: Arc<CallbackExecutor>,
     pub(super) rules: BuiltInRules,
     pub(super) partitioner: Option<Arc<dyn Partitioner>>,
+    pub(super) interceptors: Option<Arc<Interceptors>>,
     pub(super) max_block: Duration,
     pub(super) max_request_size: usize,
-    /// The smaller of `max.request.size` and `buffer.memory`.
-    pub(super) max_size: usize,
+    /// No record is surely sound if it is larger: the smaller of `max.request.size` and
+    /// `buffer.memory`, or 0 with interceptors, which each record has to pass first.
+    pub(super) max_plain_size: usize,
     pub(super) close_on_drop_timeout: Duration,
     pub(super) clock: Clock,
     pub(super) process: Process,
@@ -100,12 +103,26 @@ impl Core {
         &self,
         name: &str,
         record: &TopicRecord<'_>,
-        callback: Option<Callback>,
+        mut callback: Option<Callback>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        match &self.interceptors {
+            Some(chain) => self.send_intercepted(chain, (name, record), callback, patience),
+            None => self.send_to_unknown(name, record, &mut callback, patience),
+        }
+    }
+
+    /// To a topic that has to be asked for first. The callback is taken if the record is in.
+    pub(super) fn send_to_unknown(
+        &self,
+        name: &str,
+        record: &TopicRecord<'_>,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         record.validate()?;
         let topic = self.find_topic(name, record.partition, patience)?;
-        self.send_by_all_means(&topic, record, callback, patience)
+        self.send_to_known(&topic, record, callback, patience)
     }
 
     /// From the topic to the batch.
@@ -183,8 +200,7 @@ impl Core {
             .then(|| (partition, append_of(record, sticky)))
     }
 
-    /// The way of all records: sizes, the partition, the callback's slot, the append; waits where
-    /// there is something to wait for.
+    /// The way of all records: interceptors, and then the rest.
     #[inline(never)]
     fn send_by_all_means(
         &self,
@@ -193,23 +209,38 @@ impl Core {
         mut callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
+        match &self.interceptors {
+            Some(chain) => self.send_intercepted(chain, (&topic.name, record), callback, patience),
+            None => self.send_to_known(topic, record, &mut callback, patience),
+        }
+    }
+
+    /// Sizes, the partition, the callback's slot, the append; waits where there is something to
+    /// wait for. The callback is taken if the record is in.
+    pub(super) fn send_to_known(
+        &self,
+        topic: &Topic,
+        record: &TopicRecord<'_>,
+        callback: &mut Option<Callback>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
         record.validate()?;
         self.check_size(record)?;
         let (partition, sticky) = self.partition(topic, record, patience)?;
-        let slot = match &callback {
+        let slot = match callback {
             Some(_) => Some(self.take_slot(patience)?),
             None => None,
         };
         let mut append = append_of(record, sticky);
         let open =
             topic.queue(partition).append_to_open(&mut append, &self.clock, |batch, facts| {
-                batch.enter(facts, &mut callback)
+                batch.enter(facts, callback)
             });
         let delivery = match open {
             Some(delivery) => delivery,
             None => self
                 .accumulator
-                .append(topic, partition, &mut append, &mut callback, patience)
+                .append(topic, partition, &mut append, callback, patience)
                 .map_err(|error| self.explain(error))?,
         };
         if let Some(slot) = slot {
@@ -231,7 +262,7 @@ impl Core {
         // More than all overhead of a record without headers.
         const OVERHEAD: usize = 128;
         let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-        bytes + OVERHEAD <= self.max_size && record.headers.is_empty()
+        bytes + OVERHEAD <= self.max_plain_size && record.headers.is_empty()
     }
 
     fn check_size(&self, record: &TopicRecord<'_>) -> Result<(), Error> {

@@ -6,6 +6,7 @@
 //! - `record`: what is sent
 //! - `owned`: the same with bytes of its own
 //! - `interface`: these calls as a trait
+//! - `interceptor`: who sees it first
 //! - `partitioner`: where it goes
 //! - `refused`: what a refusal gives back
 //! - `close`: the end
@@ -17,6 +18,7 @@
 mod build;
 mod close;
 mod core;
+mod interceptor;
 mod interface;
 mod owned;
 pub(crate) mod partitioner;
@@ -33,6 +35,9 @@ pub(crate) use self::build::Parts;
 pub(crate) use self::build::Surroundings;
 pub use self::close::CloseReport;
 use self::core::Core;
+pub use self::interceptor::{
+    Acknowledgement, InterceptedRecord, InterceptorError, ProducerInterceptor,
+};
 pub use self::interface::{BoxedCallback, Producer};
 pub use self::owned::OwnedRecord;
 pub use self::record::{ProducerRecord, TopicRecord};

@@ -213,6 +213,7 @@ impl Partitioner for Obedient {
     }
 }
 
+/// KP-26.
 #[test]
 fn a_users_partitioner_that_fails_fails_its_own_send_only() {
     let cluster = TestCluster::builder().topic("t", 2).start();

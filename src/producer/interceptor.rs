@@ -1,0 +1,329 @@
+//! Interceptors: user code that sees each record before anything else does, and hears what became
+//! of it.
+//!
+//! `on_send` runs on the thread that sends. Acknowledgements run where callbacks do, right before
+//! the record's own callback, or, of a record that was refused, on the thread that sent it. What
+//! an interceptor does wrong is logged and harms nobody.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use super::core::Core;
+use super::record::{Headers, TopicRecord};
+use crate::accumulator::Patience;
+use crate::completion::{Callback, Delivery, RecordMetadata, guarded, log_now};
+use crate::error::Error;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::time::{Clock, MonoTime};
+
+/// User code around each send, as Java's interface of this name (KIP-42); added by
+/// [`ProducerBuilder::interceptor`](crate::ProducerBuilder::interceptor).
+///
+/// Interceptors form a chain: each gets the record as the one before it left it. For each record
+/// that an interceptor was shown in `on_send`, its `on_acknowledgement` is called exactly once:
+/// when the record is delivered or has failed, when the send refuses it, or when its callback is
+/// dropped because a close's time was over. A token carries what the one wants to tell the other.
+///
+/// All threads that send call `on_send` at the same time. Acknowledgements run as callbacks do: of
+/// one partition one at a time and in order, and bounded by `callback.max.pending`; so slow ones
+/// hold callbacks up, and in the end the sends, but never the sending thread's work. With
+/// [`Callbacks::Inline`](crate::Callbacks::Inline) that promise is off, for them too. Panics are
+/// caught. What goes wrong is logged, at most once a second.
+///
+/// ```
+/// use kafka_producer::{Acknowledgement, InterceptedRecord, InterceptorError};
+/// use kafka_producer::{KafkaProducer, ProducerInterceptor};
+///
+/// /// Marks records with where they come from.
+/// struct Origin;
+///
+/// impl ProducerInterceptor for Origin {
+///     fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
+///         record.headers.push("origin", b"till-7");
+///         Ok(record.value.as_ref().map_or(0, |value| value.len() as u64))
+///     }
+///
+///     fn on_acknowledgement(&self, ack: &Acknowledgement<'_>) {
+///         if let Err(error) = ack.result {
+///             println!("{} bytes for {} are lost: {error}", ack.token, ack.topic);
+///         }
+///     }
+/// }
+///
+/// let builder = KafkaProducer::builder().bootstrap_servers("localhost:9092").interceptor(Origin);
+/// # drop(builder);
+/// ```
+pub trait ProducerInterceptor: Send + Sync {
+    /// A record is about to be sent. It may be changed in every respect; what is changed is what is
+    /// checked, given a partition, and sent. The number is handed to `on_acknowledgement`.
+    ///
+    /// # Errors
+    /// Any: it is logged, and the record goes on as this interceptor found it. The token is 0 then.
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
+        let _ = record;
+        Ok(0)
+    }
+
+    /// The record's fate.
+    fn on_acknowledgement(&self, acknowledgement: &Acknowledgement<'_>) {
+        let _ = acknowledgement;
+    }
+
+    /// The producer is closed, and no acknowledgement will come any more but those of callbacks
+    /// that were left running. Called once.
+    fn on_close(&self) {}
+}
+
+/// Why an interceptor's `on_send` failed; made by `?` from any error or text.
+pub type InterceptorError = Box<dyn StdError + Send + Sync>;
+
+/// A record as interceptors see it, before it is checked or given a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InterceptedRecord<'a> {
+    /// The topic that it is for.
+    pub topic: Cow<'a, str>,
+    /// The partition that it asks for, if any.
+    pub partition: Option<i32>,
+    /// The key; `None` is Kafka's null.
+    pub key: Option<Cow<'a, [u8]>>,
+    /// The value; `None` is Kafka's null, a tombstone.
+    pub value: Option<Cow<'a, [u8]>>,
+    /// The headers, in order.
+    pub headers: Headers<'a>,
+    /// The timestamp that was set, in milliseconds since 1970; without one the record gets the
+    /// time of the send.
+    pub timestamp: Option<i64>,
+}
+
+/// What an interceptor is told of a record's end.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Acknowledgement<'a> {
+    /// What this interceptor's `on_send` returned for the record; 0 if it failed.
+    pub token: u64,
+    /// The topic that the record was for, after all interceptors.
+    pub topic: &'a str,
+    /// The partition that the record got or asked for; `None` if it was refused before it got one.
+    pub partition: Option<i32>,
+    /// Where it lies, or why it failed or was refused. [`Error::Closed`] may also mean that nobody
+    /// could be told in time: the callback was dropped when a close gave up.
+    pub result: Result<&'a RecordMetadata, &'a Error>,
+}
+
+impl<'a> InterceptedRecord<'a> {
+    fn new(topic: &'a str, record: &TopicRecord<'a>) -> Self {
+        Self {
+            topic: Cow::Borrowed(topic),
+            partition: record.partition,
+            key: record.key.map(Cow::Borrowed),
+            value: record.value.map(Cow::Borrowed),
+            headers: record.headers.clone(),
+            timestamp: record.timestamp,
+        }
+    }
+}
+
+/// A producer's interceptors.
+pub(crate) struct Interceptors {
+    chain: Vec<Named>,
+    clock: Clock,
+    /// When a fault was last logged, in nanoseconds; `u64::MAX` if none was.
+    logged_at: AtomicU64,
+    /// Faults since then.
+    unlogged: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// An interceptor and its type's name, for the log.
+#[derive(Clone)]
+pub(super) struct Named {
+    name: &'static str,
+    interceptor: Arc<dyn ProducerInterceptor>,
+}
+
+impl Named {
+    pub(super) fn new<I: ProducerInterceptor + 'static>(interceptor: I) -> Self {
+        Self { name: std::any::type_name::<I>(), interceptor: Arc::new(interceptor) }
+    }
+}
+
+impl Interceptors {
+    /// `None` without any, so that there is nothing to ask.
+    pub(super) fn new(chain: &[Named], clock: &Clock) -> Option<Arc<Self>> {
+        (!chain.is_empty()).then(|| {
+            Arc::new(Self {
+                chain: chain.to_vec(),
+                clock: clock.clone(),
+                logged_at: AtomicU64::new(u64::MAX),
+                unlogged: AtomicU64::new(0),
+                closed: AtomicBool::new(false),
+            })
+        })
+    }
+
+    /// Shows the record to all; their tokens.
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Vec<u64> {
+        let show = |named: &Named| {
+            let before = record.clone();
+            let mut outcome = Ok(0);
+            let called = guarded(|| outcome = named.interceptor.on_send(record));
+            let fault = match (called, outcome) {
+                (Ok(()), Ok(token)) => return token,
+                (Ok(()), Err(error)) => format!("failed in on_send: {error}"),
+                (Err(panic), _) => format!("panicked in on_send: {panic}"),
+            };
+            *record = before;
+            self.log_fault(named, &fault);
+            0
+        };
+        self.chain.iter().map(show).collect()
+    }
+
+    fn on_acknowledgement(&self, tokens: &[u64], ack: Acknowledgement<'_>) {
+        for (named, token) in self.chain.iter().zip(tokens) {
+            let ack = Acknowledgement { token: *token, ..ack };
+            if let Err(panic) = guarded(|| named.interceptor.on_acknowledgement(&ack)) {
+                self.log_fault(named, &format!("panicked in on_acknowledgement: {panic}"));
+            }
+        }
+    }
+
+    /// Tells all of the producer's end, the first time that it is called.
+    pub(super) fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for named in &self.chain {
+            if let Err(panic) = guarded(|| named.interceptor.on_close()) {
+                self.log_fault(named, &format!("panicked in on_close: {panic}"));
+            }
+        }
+    }
+
+    /// One line a second at most: a broken interceptor fails for each record.
+    fn log_fault(&self, named: &Named, fault: &str) {
+        if let Some(before) = self.may_log(self.clock.now()) {
+            let name = named.name;
+            let more =
+                if before > 0 { format!(" (and {before} faults more)") } else { String::new() };
+            log_now(log::Level::Warn, &format!("the interceptor {name} {fault}{more}"));
+        }
+    }
+
+    /// Whether a fault is to be logged now, and if so how many were not since the last one.
+    fn may_log(&self, now: MonoTime) -> Option<u64> {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let is_due = |last: u64| {
+            let due = last == u64::MAX || MonoTime::from_nanos(last) + PAUSE <= now;
+            due.then_some(now.as_nanos())
+        };
+        let due = self.logged_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due);
+        match due {
+            Ok(_) => Some(self.unlogged.swap(0, Ordering::Relaxed)),
+            Err(_) => {
+                self.unlogged.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+/// The last handle may have been dropped inside a callback, where a close waits for nothing.
+impl Drop for Interceptors {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A record that interceptors have seen and not yet heard of.
+struct Seen {
+    interceptors: Arc<Interceptors>,
+    tokens: Vec<u64>,
+    topic: Box<str>,
+    partition: Option<i32>,
+    told: AtomicBool,
+}
+
+impl Seen {
+    /// Tells the record's fate, the first time that it is called.
+    fn tell(&self, result: Result<&RecordMetadata, &Error>) {
+        if self.told.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (topic, partition) = match result {
+            Ok(metadata) => (metadata.topic(), Some(metadata.partition())),
+            Err(Error::Delivery(failure)) => {
+                let place = &failure.topic_partition;
+                (&*place.topic, Some(place.partition))
+            }
+            Err(_) => (&*self.topic, self.partition),
+        };
+        let ack = Acknowledgement { token: 0, topic, partition, result };
+        self.interceptors.on_acknowledgement(&self.tokens, ack);
+    }
+}
+
+/// A callback's share in it: a callback that is dropped never ran.
+struct ToldWhenDropped(Arc<Seen>);
+
+impl Drop for ToldWhenDropped {
+    fn drop(&mut self) {
+        self.0.tell(Err(&Error::Closed));
+    }
+}
+
+impl Core {
+    /// A send of a producer with interceptors: they come first, and hear of a refusal here.
+    #[cold]
+    pub(super) fn send_intercepted(
+        &self,
+        interceptors: &Arc<Interceptors>,
+        (name, record): (&str, &TopicRecord<'_>),
+        callback: Option<Callback>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
+        let mut shown = InterceptedRecord::new(name, record);
+        let tokens = interceptors.on_send(&mut shown);
+        let InterceptedRecord { topic, partition, key, value, headers, timestamp } = shown;
+        let (key, value) = (key.as_deref(), value.as_deref());
+        let record = TopicRecord { key, value, headers, partition, timestamp };
+        let seen = Arc::new(Seen {
+            interceptors: Arc::clone(interceptors),
+            tokens,
+            topic: topic.as_ref().into(),
+            partition,
+            told: AtomicBool::new(false),
+        });
+        let hears = ToldWhenDropped(Arc::clone(&seen));
+        let mut callback: Option<Callback> = Some(Box::new(move |fate| {
+            hears.0.tell(fate);
+            callback.into_iter().for_each(|callback| callback(fate));
+        }));
+        let sent = match self.accumulator.topics.find(&topic) {
+            Some(topic) => self.send_to_known(&topic, &record, &mut callback, patience),
+            None => self.send_to_unknown(&topic, &record, &mut callback, patience),
+        };
+        // While the callback is still here: if it was not taken its drop would tell less.
+        sent.inspect_err(|error| seen.tell(Err(error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Idle;
+
+    impl ProducerInterceptor for Idle {}
+
+    #[test]
+    fn faults_are_logged_once_a_second_and_counted_meanwhile() {
+        let chain = Interceptors::new(&[Named::new(Idle)], &Clock::system()).unwrap();
+        let at = |millis| chain.may_log(MonoTime::ZERO + Duration::from_millis(millis));
+        assert_eq!([at(0), at(1), at(999)], [Some(0), None, None]);
+        assert_eq!([at(1_000), at(1_500), at(2_500)], [Some(2), None, Some(1)]);
+    }
+}
