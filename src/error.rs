@@ -48,6 +48,21 @@ pub enum Error {
         /// What is known of the cause: the last error of the brokers or of the network.
         cause: Arc<str>,
     },
+    /// Of all brokers that are known none speaks a version of a request that this crate needs: they
+    /// are older than Kafka 0.11, or the listener is not one for clients. Correct
+    /// `bootstrap.servers`, or have the brokers upgraded.
+    UnsupportedVersion {
+        /// The broker that was asked last.
+        broker: Arc<str>,
+        /// The request.
+        api: &'static str,
+        /// The lowest and the highest version that this crate speaks.
+        client: (i16, i16),
+        /// The same of the broker; none if it does not take the request at all.
+        offered: Option<(i16, i16)>,
+        /// All this in words.
+        text: Arc<str>,
+    },
     /// No buffer memory came free within `max.block.ms`: records are produced faster than they are
     /// delivered. Slow down, or raise `buffer.memory` or `max.block.ms`.
     BufferExhausted {
@@ -198,9 +213,10 @@ impl Error {
     /// The kind of reaction that this error calls for.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Config(_) | Self::RecordTooLarge { .. } | Self::Authorization { .. } => {
-                ErrorClass::InvalidConfiguration
-            }
+            Self::Config(_)
+            | Self::RecordTooLarge { .. }
+            | Self::UnsupportedVersion { .. }
+            | Self::Authorization { .. } => ErrorClass::InvalidConfiguration,
             Self::InvalidTopic { .. } | Self::InvalidRecord(_) | Self::InCallback { .. } => {
                 ErrorClass::ApplicationRecoverable
             }
@@ -246,6 +262,7 @@ impl fmt::Display for Error {
             Self::MetadataTimeout { topic, waited, cause } => {
                 write!(f, "no metadata of topic {topic} after {} ms: {cause}", waited.as_millis())
             }
+            Self::UnsupportedVersion { text, .. } => f.write_str(text),
             Self::BufferExhausted { waited } => {
                 write!(f, "no buffer memory came free within {} ms", waited.as_millis())
             }
@@ -253,7 +270,9 @@ impl fmt::Display for Error {
                 write!(f, "callback.max.pending reached for {} ms", waited.as_millis())
             }
             Self::NotReady { topic } => write!(f, "metadata of topic {topic} is not known yet"),
-            Self::Authorization { code, resource } => write!(f, "{code}: {resource}"),
+            Self::Authorization { code, resource } => {
+                write!(f, "{code}: {} {resource}", code.message())
+            }
             Self::Closed => f.write_str("the producer is closed"),
             Self::InCallback { call } => write!(f, "{call} was called inside a callback"),
             Self::Forked => f.write_str("the producer belongs to the parent of this process"),

@@ -55,6 +55,8 @@ pub(super) struct Node {
     pub(super) last_address: Option<SocketAddr>,
     /// What became of the addresses tried in this attempt.
     pub(super) address_failures: Vec<String>,
+    /// The connection has brought an answer, to more than ApiVersions.
+    pub(super) has_answered: bool,
     /// Known while it is ready.
     pub(super) versions: Option<NodeApiVersions>,
     pub(super) in_flight: InFlightRequests,
@@ -75,6 +77,7 @@ impl Node {
             addresses: VecDeque::new(),
             last_address: None,
             address_failures: Vec::new(),
+            has_answered: false,
             versions: None,
             in_flight: InFlightRequests::default(),
         }
@@ -197,6 +200,7 @@ impl Node {
         debug_assert!(matches!(self.state, ConnectionState::Negotiating { .. }), "{self:?}");
         self.state = ConnectionState::Ready { id };
         self.versions = Some(versions);
+        self.has_answered = false;
         (self.failures, self.failed_setups) = (0, 0);
         self.addresses.clear();
         self.address_failures.clear();

@@ -18,10 +18,14 @@ use crate::protocol::ApiKey;
 use crate::time::MonoTime;
 use crate::types::NodeId;
 
-/// A broker before Kafka 0.10, or a listener that expects TLS or SASL, ends the connection when it
+/// A broker before Kafka 0.10, or a listener that expects TLS, ends the connection when it
 /// reads ApiVersions.
 const CLOSED_ON_API_VERSIONS: &str = " when asked for its API versions \
-    (is it older than Kafka 0.10, or does it expect TLS or SASL?)";
+    (is it older than Kafka 0.10, or does its listener expect TLS?)";
+
+/// A listener that expects SASL tells its API versions to everybody, and nothing else.
+const CLOSED_ON_FIRST_REQUEST: &str =
+    " before it answered a single request (does its listener expect SASL?)";
 
 impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Begins to connect to a node: first its name is looked up, then its addresses are tried.
@@ -161,6 +165,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let Some(node) = self.owners.remove(&id) else { return };
         let Some(state) = self.nodes.get_mut(&node) else { return };
         let (before, unused) = (state.state(), state.in_flight.is_empty());
+        let answered = state.has_answered;
         self.fail_in_flight(node, unsent, None);
         let why = cause.to_string();
         #[cfg(all(test, not(loom)))]
@@ -173,6 +178,11 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                     state.on_idle();
                 }
                 self.retire(node);
+            }
+            (ConnectionState::Ready { .. }, DisconnectCause::Closed { mid_frame: false })
+                if !unused && !answered =>
+            {
+                self.on_lost(node, &(why + CLOSED_ON_FIRST_REQUEST), unused, now);
             }
             (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, unused, now),
             (ConnectionState::Negotiating { .. }, DisconnectCause::Closed { .. }) => {
@@ -260,6 +270,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             Err(error) => Err(error.to_string()),
         };
         let why = outcome.as_ref().err().map(|what| bad_response(api, what));
+        state.has_answered = true;
         if let Some(request) = state.in_flight.pop_oldest() {
             self.finish(node, request, outcome.map_err(RequestFailure::BadResponse));
         }

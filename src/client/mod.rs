@@ -22,6 +22,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::network::{OutFrame, SocketOptions};
 use crate::protocol::{ApiKey, VersionRange};
 use crate::time::MonoTime;
@@ -156,7 +157,8 @@ pub(crate) enum VersionError {
 /// An API of which the client and the broker share no version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnsupportedVersion {
-    pub(crate) node: NodeId,
+    /// What the node is called in errors.
+    pub(crate) node: String,
     pub(crate) api: ApiKey,
     /// What this client speaks.
     pub(crate) client: VersionRange,
@@ -164,13 +166,30 @@ pub(crate) struct UnsupportedVersion {
     pub(crate) broker: Option<VersionRange>,
 }
 
+impl From<&UnsupportedVersion> for Error {
+    fn from(unsupported: &UnsupportedVersion) -> Self {
+        let UnsupportedVersion { node, api, client, broker } = unsupported;
+        Self::UnsupportedVersion {
+            broker: node.as_str().into(),
+            api: api.name(),
+            client: (client.min, client.max),
+            offered: broker.map(|range| (range.min, range.max)),
+            text: unsupported.to_string().into(),
+        }
+    }
+}
+
 impl fmt::Display for UnsupportedVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VersionRange { min, max } = self.client;
-        write!(f, "{:?} v{min}-v{max} is needed, and broker {} offers ", self.api, self.node)?;
+        write!(f, "{} v{min}-v{max} is needed, and {} offers ", self.api.name(), self.node)?;
         match self.broker {
-            Some(VersionRange { min, max }) => write!(f, "v{min}-v{max}"),
-            None => f.write_str("none of it"),
+            Some(broker) => {
+                write!(f, "v{}-v{}", broker.min, broker.max)?;
+                let old = " (it is too old: Kafka 0.11 is the first that will do)";
+                f.write_str(if broker.max < min { old } else { "" })
+            }
+            None => f.write_str("none of it (is it a listener for clients, or a controller's?)"),
         }
     }
 }

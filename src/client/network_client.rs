@@ -258,6 +258,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         let versions = versions.ok_or(VersionError::NotReady)?;
         versions.highest_common(api).ok_or_else(|| {
             let (client, broker) = (api.supported(), versions.of(api));
+            let node = self.nodes.get(&node).map(Node::name).unwrap_or_default();
             VersionError::Unsupported(UnsupportedVersion { node, api, client, broker })
         })
     }

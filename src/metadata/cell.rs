@@ -133,7 +133,6 @@ impl MetadataCell {
     }
 
     /// Fails all calls that wait now. Later ones try again.
-    #[cfg(test)]
     pub(crate) fn fail_waiting(&self, error: Error) {
         let mut shared = self.shared.lock();
         let count = shared.failures();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::cell::{MetadataCell, Shared, refused};
 use super::snapshot::TopicMetadata;
 use crate::error::Error;
+use crate::protocol::ErrorCode;
 use crate::sync::MutexGuard;
 use crate::time::{Clock, MonoTime};
 
@@ -127,7 +128,7 @@ impl TopicWait {
             (Some(topic), _, Some(partition)) => {
                 format!("it has {} partitions, none is {partition}", topic.partition_count())
             }
-            (_, Some(error), _) => format!("the brokers answer {}", error.code),
+            (_, Some(error), _) => format!("the brokers answer {}{}", error.code, hint(error.code)),
             _ if shared.cluster.bootstrap => match &shared.trouble {
                 Some(trouble) => return Arc::clone(trouble),
                 None => return "no broker has answered yet".into(),
@@ -139,6 +140,16 @@ impl TopicWait {
             text.push_str(trouble);
         }
         text.into()
+    }
+}
+
+/// What a topic's error is due to as a rule.
+fn hint(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+            " (it does not exist, and auto.create.topics.enable is off)"
+        }
+        _ => "",
     }
 }
 
@@ -225,7 +236,6 @@ mod tests {
 
     use super::*;
     use crate::metadata::snapshot::{Cluster, PartitionMetadata};
-    use crate::protocol::ErrorCode;
     use crate::types::Uuid;
 
     const START: MonoTime = MonoTime::from_nanos(7_000_000_000);

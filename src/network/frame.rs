@@ -152,13 +152,23 @@ pub(crate) enum FrameError {
 
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NegativeLength(length) => write!(f, "a frame of negative length {length}")?,
+        let bytes = match self {
+            Self::NegativeLength(length) => {
+                write!(f, "a frame of negative length {length}")?;
+                length.to_be_bytes()
+            }
             Self::TooLong { length, max } => {
                 write!(f, "a frame of {length} bytes, above the bound of {max}")?;
+                u32::try_from(*length).unwrap_or(u32::MAX).to_be_bytes()
             }
-        }
-        f.write_str(" (is it a Kafka broker, and does its listener speak the same protocol?)")
+        };
+        // What the first bytes mean where they are not a length.
+        f.write_str(match bytes {
+            [b'H', b'T', b'T', b'P'] => " (it is an HTTP server)",
+            [b'S', b'S', b'H', b'-'] => " (it is an SSH server)",
+            [0x14..=0x17, 3, ..] => " (it speaks TLS: its listener is not a plaintext one)",
+            _ => " (is it a Kafka broker, and does its listener speak the same protocol?)",
+        })
     }
 }
 
@@ -330,6 +340,7 @@ mod tests {
         // An HTTP server's "HTTP" read as a length.
         let error = read_all(MAX_FRAME_SIZE, &[b"HTTP/1.1 400"]).unwrap_err();
         assert!(error.to_string().contains("1213486160 bytes"), "{error}");
+        assert!(error.to_string().contains("HTTP server"), "{error}");
         assert_eq!(read_all(10, &[&[0, 0, 0, 10], &[1; 10]]).unwrap().len(), 1);
     }
 }

@@ -30,13 +30,17 @@ struct Known {
 }
 
 impl Reach {
-    /// The full set of nodes. One that keeps its address keeps what is known of it.
+    /// The full set of nodes. What is known of one stays as long as its address does, also while
+    /// it is not among them: a re-bootstrap leaves the brokers and comes back to them.
     pub(super) fn set_nodes(&mut self, nodes: &[NodeAddress]) {
-        let mut before = std::mem::take(&mut self.nodes);
+        if self.nodes.len() > MAX_KNOWN + nodes.len() {
+            self.nodes.clear();
+        }
         for address in nodes {
-            let kept = before.remove(&address.id).filter(|known| known.address == *address);
-            let new = || Known { address: address.clone(), was_reached: false, trouble: None };
-            self.nodes.insert(address.id, kept.unwrap_or_else(new));
+            if self.nodes.get(&address.id).is_none_or(|known| known.address != *address) {
+                let known = Known { address: address.clone(), was_reached: false, trouble: None };
+                self.nodes.insert(address.id, known);
+            }
         }
     }
 
@@ -112,8 +116,8 @@ struct Repeat {
 
 /// How long a failure that stays the same is only counted.
 const TELL_EVERY: Duration = Duration::from_secs(30);
-/// As many brokers as are kept apart; past that all begin anew.
-const MAX_REPEATS: usize = 1024;
+/// As many brokers are kept apart; past that all begin anew.
+const MAX_KNOWN: usize = 1024;
 
 impl Repeats {
     /// The line to log, if one is due.
@@ -124,7 +128,7 @@ impl Repeats {
         text: String,
         now: MonoTime,
     ) -> Option<String> {
-        if self.0.len() >= MAX_REPEATS {
+        if self.0.len() >= MAX_KNOWN {
             self.0.clear();
         }
         let Some(last) = self.0.get_mut(&(subject, node)) else {
@@ -145,11 +149,6 @@ impl Repeats {
         };
         *last = Repeat { text, told_at: now, untold: 0 };
         Some(line)
-    }
-
-    /// All is well again with it: the next failure is news.
-    pub(super) fn forget(&mut self, subject: Subject, node: NodeId) {
-        self.0.remove(&(subject, node));
     }
 }
 
@@ -179,6 +178,9 @@ mod tests {
              and was never reached there: if it runs, check its advertised.listeners)"
         );
         assert!(reach.trouble(Some(NodeId(1))).is_some() && reach.trouble(None).is_some());
+        reach.set_nodes(&[address(-1, "kafka.example")]);
+        reach.set_nodes(&[address(1, "localhost")]);
+        assert!(reach.trouble(Some(NodeId(1))).is_some(), "a re-bootstrap forgets nothing");
         assert_eq!(reach.trouble(Some(NodeId(2))), None);
     }
 
@@ -210,8 +212,5 @@ mod tests {
         assert_eq!(tell("refused", 31), None);
         let other = "timed out (what was told before came 1 times more)";
         assert_eq!(tell("timed out", 32).as_deref(), Some(other));
-        repeats.forget(Subject::Connection, NodeId(1));
-        let again = repeats.tell(Subject::Connection, NodeId(1), "refused".to_owned(), at(33));
-        assert_eq!(again.as_deref(), Some("refused"), "after it was reached it is news");
     }
 }

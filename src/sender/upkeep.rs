@@ -1,5 +1,6 @@
 //! What the sender needs to do its work: metadata and the producer id.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Sender;
@@ -25,6 +26,10 @@ use crate::types::NodeId;
 const PRODUCER_ID: (Subject, NodeId) = (Subject::ProducerId, NodeId(0));
 const REBOOTSTRAP: (Subject, NodeId) = (Subject::Rebootstrap, NodeId(0));
 
+/// From Kafka 3.0 on the right to write to a topic is enough (KIP-679).
+const NEEDS_IDEMPOTENT_WRITE: &str = "No producer id for this client: with enable.idempotence it \
+    needs the right to write to a topic, and before Kafka 3.0 IdempotentWrite on the cluster.";
+
 /// Requests of the sender's own, and what they are for.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -34,6 +39,8 @@ pub(super) struct Upkeep {
     id_request: Option<u64>,
     /// Somebody is to send: a producer id is needed.
     id_wanted: bool,
+    /// The nodes that speak no version that we do.
+    too_old: BTreeSet<NodeId>,
     /// The nodes were handed to the client.
     started: bool,
     pub(super) aborted_records: usize,
@@ -270,10 +277,11 @@ impl<C: KafkaClient> Sender<C> {
             Some(r) => {
                 let retriable = r.error_code.is_retriable()
                     || r.error_code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
-                let cause = DeliveryCause::Broker {
-                    code: r.error_code,
-                    message: r.error_code.message().into(),
+                let message = match r.error_code {
+                    ErrorCode::CLUSTER_AUTHORIZATION_FAILED => NEEDS_IDEMPOTENT_WRITE,
+                    code => code.message(),
                 };
+                let cause = DeliveryCause::Broker { code: r.error_code, message: message.into() };
                 self.producer_id_backoff(now);
                 if retriable {
                     let text = || format!("no producer id yet: {cause}");
@@ -322,16 +330,16 @@ impl<C: KafkaClient> Sender<C> {
     fn unusable(&mut self, node: NodeId, error: &VersionError, now: MonoTime) {
         if let VersionError::Unsupported(unsupported) = error {
             self.metadata.cell().set_trouble(unsupported.to_string());
+            self.upkeep.too_old.insert(node);
+            let nodes = &self.metadata.cluster().nodes;
+            if nodes.keys().all(|id| self.upkeep.too_old.contains(id)) {
+                self.metadata.cell().fail_waiting(unsupported.into());
+            }
             let random = &mut self.random;
             let mut jitter = |backoff| random.jitter(backoff, JITTER);
             self.metadata.handle_failure(now, &mut jitter);
             self.client.disconnect(node, now);
         }
-    }
-
-    pub(super) fn hear_connected(&mut self, node: NodeId) {
-        self.reach.on_connected(node);
-        self.repeats.forget(Subject::Connection, node);
     }
 
     /// A connection that stood has ended.
@@ -342,6 +350,9 @@ impl<C: KafkaClient> Sender<C> {
         reason: &str,
         now: MonoTime,
     ) {
+        if !unused {
+            self.metadata.cell().set_trouble(reason);
+        }
         // Brokers and load balancers cut what is not used: nothing that anybody need care for.
         let level = if unused { log::Level::Debug } else { log::Level::Info };
         let what = (Subject::Connection, node);
@@ -372,6 +383,7 @@ impl<C: KafkaClient> Sender<C> {
             nodes.map(|n| NodeAddress { id: n.id, host: Arc::clone(&n.host), port: n.port });
         let addresses: Vec<_> = addresses.collect();
         self.reach.set_nodes(&addresses);
+        self.upkeep.too_old.clear();
         self.client.set_nodes(addresses, now);
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod stranger;
+
 use std::time::{Duration, Instant};
 
 use kafka_producer::testing::TestCluster;

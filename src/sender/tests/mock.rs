@@ -288,6 +288,7 @@ impl KafkaClient for MockClient {
         assert!(!wire.panics, "a defect");
         let client = api.supported();
         if wire.unsupported.contains(&api.code()) {
+            let node = format!("broker {node}");
             let unsupported = UnsupportedVersion { node, api, client, broker: None };
             return Err(VersionError::Unsupported(unsupported));
         }
