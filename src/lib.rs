@@ -177,8 +177,10 @@ mod metadata; // cluster snapshots, refresh
 mod network; // selector, channels, frames; mio behind a seam
 mod producer; // user thread: send, metadata wait, partitioner, size checks
 #[cfg_attr(not(feature = "__internal"), allow(dead_code, unused_imports))] // both directions
+#[allow(clippy::missing_errors_doc)] // every decoder fails alike, as `DecodeError` says
 mod protocol; // one file an API (pure)
 #[cfg_attr(not(feature = "__internal"), allow(dead_code, unused_imports))] // both directions
+#[allow(clippy::missing_errors_doc)] // as above
 mod record; // record batch v2 (pure)
 mod sender; // sender thread: ready, drain, expire, send, verdicts
 mod transaction; // producer id, epoch, sequences
@@ -202,7 +204,7 @@ pub mod testing;
 pub use crate::completion::{CallbackTask, Delivery, Executor, RecordMetadata};
 pub use crate::config::{
     Acks, ConfigKey, HostPort, Importance, MetadataRecoveryStrategy, PartitionerKind,
-    ProducerBuilder, ProducerConfig, Support, ValueType,
+    ProducerBuilder, ProducerConfig, Support, ValueOrigin, ValueType,
 };
 pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, TimeSpent};
 pub use crate::producer::partitioner::{
@@ -221,6 +223,7 @@ pub use crate::types::{TopicPartition, Uuid};
 /// Inner parts for benches, fuzz targets and tests of the wire format; no promise of stability.
 #[cfg(feature = "__internal")]
 #[doc(hidden)]
+#[allow(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 pub mod internal {
     #[allow(unused_imports)]
     pub mod protocol {

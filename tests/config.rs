@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kafka_producer::{
     Acks, Error, ErrorClass, MetadataRecoveryStrategy, PartitionerKind, ProducerConfig, Support,
-    ValueType,
+    ValueOrigin, ValueType,
 };
 use proptest::prelude::*;
 
@@ -222,6 +222,30 @@ fn what_is_not_supported_yet_is_accepted_where_it_changes_nothing() {
 }
 
 /// CFG-24.
+/// CFG-32, CFG-33: also of what is not supported yet, so that a wrong value is told as such.
+#[test]
+fn ranges_include_their_ends() {
+    for (key, least, most, below, above) in [
+        ("sasl.login.refresh.window.factor", "0.5", "1.0", "0.49", "1.01"),
+        ("sasl.login.refresh.window.jitter", "0.0", "0.25", "-0.01", "0.26"),
+        ("sasl.login.refresh.min.period.seconds", "0", "900", "-1", "901"),
+        ("sasl.login.refresh.buffer.seconds", "0", "3600", "-1", "3601"),
+        ("compression.gzip.level", "1", "9", "0", "10"),
+        ("compression.lz4.level", "1", "17", "0", "18"),
+        ("compression.zstd.level", "-131072", "22", "-131073", "23"),
+    ] {
+        for inside in [least, most] {
+            let text = refusal(&[(key, inside)]);
+            assert!(text.contains("not supported here"), "{key}={inside}: {text}");
+        }
+        for outside in [below, above] {
+            let text = refusal(&[(key, outside)]);
+            assert!(!text.contains("not supported here"), "{key}={outside}: {text}");
+            assert_refused(&[(key, outside)], &[key, " to "]);
+        }
+    }
+}
+
 #[test]
 fn what_can_have_no_meaning_here_says_why() {
     let class = "org.apache.kafka.common.serialization.StringSerializer";
@@ -413,4 +437,27 @@ proptest! {
             prop_assert!(matches!(error, Error::Config(_)));
         }
     }
+}
+
+#[test]
+fn each_value_in_force_tells_where_it_comes_from() {
+    let origin = |entries: &[(&str, &str)], key| config(entries).unwrap().origin(key);
+    assert_eq!(origin(&[], "linger.ms"), Some(ValueOrigin::Default));
+    assert_eq!(origin(&[("linger.ms", "5")], "linger.ms"), Some(ValueOrigin::Given));
+    assert_eq!(origin(&[("acks", "-1")], "acks"), Some(ValueOrigin::Given), "another spelling");
+    let adjusted: [(&[(&str, &str)], &str); 4] = [
+        (&[("acks", "0")], "enable.idempotence"),
+        (&[("linger.ms", "300000")], "delivery.timeout.ms"),
+        (&[("reconnect.backoff.ms", "7")], "reconnect.backoff.max.ms"),
+        (&[("retry.backoff.ms", "5000")], "retry.backoff.ms"),
+    ];
+    for (entries, key) in adjusted {
+        assert_eq!(origin(entries, key), Some(ValueOrigin::Adjusted), "{key}");
+        assert_eq!(origin(&[], key), Some(ValueOrigin::Default), "{key}");
+    }
+    assert_eq!(origin(&[], "compression.type"), None, "not supported");
+    // All of them are there, each with its value.
+    let config = config(&[]).unwrap();
+    assert!(config.iter().all(|(key, _)| config.origin(key).is_some()));
+    assert_eq!(config.origin("bootstrap.servers"), Some(ValueOrigin::Given));
 }

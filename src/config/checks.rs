@@ -16,7 +16,7 @@ const MAX_IN_FLIGHT_IDEMPOTENT: i64 = 5;
 /// Checks everything and puts the resolved values in place.
 pub(super) fn resolve(settings: &mut Settings) -> Result<(), Error> {
     if settings.text("acks") == Some("-1") {
-        settings.resolve("acks", Value::Text("all".to_owned()));
+        settings.respell("acks", Value::Text("all".to_owned()));
     }
     resolve_idempotence(settings)?;
     resolve_delivery_timeout(settings)?;

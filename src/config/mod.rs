@@ -22,3 +22,4 @@ pub use host_port::HostPort;
 pub use key::{ConfigKey, Importance, Support, ValueType};
 pub use kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
 pub use producer_config::ProducerConfig;
+pub use settings::ValueOrigin;

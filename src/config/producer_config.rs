@@ -7,7 +7,7 @@ use super::builder::ProducerBuilder;
 use super::host_port::HostPort;
 use super::key::ConfigKey;
 use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
-use super::settings::Settings;
+use super::settings::{Settings, ValueOrigin};
 use super::{checks, keys, properties};
 use crate::error::Error;
 
@@ -87,7 +87,7 @@ pub struct ProducerConfig {
     pub(crate) close_on_drop_timeout: Duration,
 
     /// Supported keys in the table's order, secrets hidden.
-    in_force: Vec<(&'static str, String)>,
+    in_force: Vec<(&'static str, String, ValueOrigin)>,
 }
 
 impl ProducerConfig {
@@ -128,12 +128,31 @@ impl ProducerConfig {
 
     /// The values in force as `(key, value)`, supported keys only, without secrets: for logs.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.in_force.iter().map(|(name, value)| (*name, value.as_str()))
+        self.in_force.iter().map(|(name, value, _)| (*name, value.as_str()))
     }
 
     /// The value in force of a supported key.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// Where the value in force of a supported key comes from.
+    ///
+    /// ```
+    /// use kafka_producer::{ProducerConfig, ValueOrigin};
+    ///
+    /// let config = ProducerConfig::from_properties([
+    ///     ("bootstrap.servers", "localhost:9092"),
+    ///     ("acks", "1"),
+    /// ])?;
+    /// assert_eq!(config.origin("acks"), Some(ValueOrigin::Given));
+    /// // Idempotence needs acks=all, and nobody asked for it.
+    /// assert_eq!(config.origin("enable.idempotence"), Some(ValueOrigin::Adjusted));
+    /// assert_eq!(config.origin("linger.ms"), Some(ValueOrigin::Default));
+    /// # Ok::<(), kafka_producer::Error>(())
+    /// ```
+    pub fn origin(&self, key: &str) -> Option<ValueOrigin> {
+        self.in_force.iter().find(|(name, ..)| *name == key).map(|(.., origin)| *origin)
     }
 
     pub(super) fn from_entries(entries: &[(String, String)]) -> Result<Self, Error> {

@@ -7,11 +7,25 @@ use super::value::Value;
 use super::{keys, suggest};
 use crate::error::Error;
 
+/// Where a value in force comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ValueOrigin {
+    /// Nobody set the key.
+    Default,
+    /// The user set it.
+    Given,
+    /// It follows from other settings: idempotence that gave way, a time-out that was raised, a
+    /// backoff that was capped.
+    Adjusted,
+}
+
 /// A value for each key, and which of them the user gave.
 #[derive(Debug)]
 pub(super) struct Settings {
     values: BTreeMap<&'static str, Value>,
     given: BTreeSet<&'static str>,
+    adjusted: BTreeSet<&'static str>,
 }
 
 impl Settings {
@@ -20,7 +34,7 @@ impl Settings {
     /// The error tells all that is wrong with single entries, not the first alone.
     pub(super) fn read(entries: &[(String, String)]) -> Result<Self, Error> {
         let values = keys::all().map(|key| (key.name(), Value::default_of(key))).collect();
-        let mut settings = Self { values, given: BTreeSet::new() };
+        let mut settings = Self { values, given: BTreeSet::new(), adjusted: BTreeSet::new() };
         let last: BTreeMap<&str, &str> =
             entries.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let mut wrong = Vec::new();
@@ -48,6 +62,12 @@ impl Settings {
 
     /// Replaces a value by what follows from others.
     pub(super) fn resolve(&mut self, name: &'static str, value: Value) {
+        self.adjusted.insert(name);
+        self.respell(name, value);
+    }
+
+    /// Replaces a value by one that means the same.
+    pub(super) fn respell(&mut self, name: &'static str, value: Value) {
         let old = self.values.insert(name, value);
         debug_assert!(old.is_some(), "{name} is not in the table");
     }
@@ -82,11 +102,23 @@ impl Settings {
         }
     }
 
-    /// The supported keys with the values in force, in the table's order; secrets hidden.
-    pub(super) fn in_force(&self) -> Vec<(&'static str, String)> {
-        let shown = |key: &'static ConfigKey| match self.values.get(key.name()) {
-            Some(Value::Text(_)) if key.is_secret() => (key.name(), "[hidden]".to_owned()),
-            value => (key.name(), value.map_or_else(String::new, Value::to_string)),
+    fn origin(&self, name: &str) -> ValueOrigin {
+        match (self.adjusted.contains(name), self.given.contains(name)) {
+            (true, _) => ValueOrigin::Adjusted,
+            (false, true) => ValueOrigin::Given,
+            (false, false) => ValueOrigin::Default,
+        }
+    }
+
+    /// The supported keys with the values in force and where these come from, in the table's
+    /// order; secrets hidden.
+    pub(super) fn in_force(&self) -> Vec<(&'static str, String, ValueOrigin)> {
+        let shown = |key: &'static ConfigKey| {
+            let value = match self.values.get(key.name()) {
+                Some(Value::Text(_)) if key.is_secret() => "[hidden]".to_owned(),
+                value => value.map_or_else(String::new, Value::to_string),
+            };
+            (key.name(), value, self.origin(key.name()))
         };
         keys::all().filter(|key| is_supported(key)).map(shown).collect()
     }

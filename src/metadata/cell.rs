@@ -359,4 +359,47 @@ mod tests {
         let refusal = cell.try_topic("t", None).unwrap_err();
         assert!(matches!(refusal.error, Error::Fatal(_)), "{:?}", refusal.error);
     }
+
+    /// MD-34: as many topics, nodes and partitions as belong together, whoever reads when.
+    #[test]
+    fn snapshots_are_whole_while_they_are_replaced_and_read() {
+        const ROUNDS: usize = 2000;
+        let cell = cell();
+        let snapshot = |n: usize| {
+            let mut cluster =
+                Cluster { cluster_id: Some(n.to_string().into()), ..Cluster::default() };
+            let nodes = (0..n as i32).map(|id| {
+                let id = crate::types::NodeId(id);
+                let host = Arc::from("h");
+                (id, crate::metadata::snapshot::Node { id, host, port: 9092, rack: None })
+            });
+            cluster.set_nodes(nodes.collect());
+            let partitions = vec![PartitionMetadata::UNKNOWN; n];
+            let topic = TopicMetadata::new("t".into(), Uuid::ZERO, false, partitions);
+            cluster.insert_topic(topic);
+            Arc::new(cluster)
+        };
+        cell.publish(snapshot(1), &[], &[]);
+        let last_version = ROUNDS as u64 + 1;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut version = 0;
+                    while version < last_version {
+                        let next = cell.version();
+                        assert!(next >= version, "versions go up");
+                        version = next;
+                        let cluster = cell.cluster();
+                        let said: usize = cluster.cluster_id.as_ref().unwrap().parse().unwrap();
+                        assert_eq!(cluster.nodes.len(), said);
+                        assert_eq!(cluster.topic("t").unwrap().partitions.len(), said);
+                        assert!(cell.try_topic("t", Some(0)).is_ok());
+                    }
+                });
+            }
+            for round in 0..ROUNDS {
+                cell.publish(snapshot(1 + round % 7), &[], &[]);
+            }
+        });
+    }
 }

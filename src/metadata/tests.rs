@@ -255,6 +255,15 @@ fn an_update_requested_while_one_is_in_flight_stays_wanted() {
     rig.metadata.request_update();
     rig.respond(&response(vec![topic("t", &[(1, 6)])]), LATEST);
     assert_eq!(rig.due_ms(), 100);
+
+    // One of new topics alone is no answer to it either.
+    let mut rig = Rig::knowing(&["t"]);
+    rig.add(&["u"]);
+    assert_eq!(rig.request(), names(&["u"]));
+    rig.metadata.request_update();
+    rig.respond(&response(vec![topic("u", &[(1, 0)])]), LATEST);
+    rig.pass_ms(1000);
+    assert_eq!(rig.request(), names(&["t", "u"]));
 }
 
 #[test]

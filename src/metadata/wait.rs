@@ -410,6 +410,10 @@ mod tests {
             }
             let ready = ReadyWait::new(START, START).poll(&cell, START);
             assert!(matches!(ready, Wait::Failed(_)));
+            // An answer that was on its way comes too late.
+            cell.publish(cluster(Some("t")), &[], &[]);
+            let error = failure(&mut wait_for(None), &cell, START);
+            assert_eq!(error.to_string(), end.to_string());
         }
     }
 

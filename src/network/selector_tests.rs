@@ -291,3 +291,54 @@ fn a_frame_too_long_to_be_one_ends_the_connection() {
     assert!(matches!(out.disconnected[0].cause, DisconnectCause::BadFrame(_)), "{out:?}");
     assert_eq!(b.net.open_sockets(), []);
 }
+
+/// SEL-09.
+#[test]
+fn a_poll_tells_what_is_new_and_tells_it_once() {
+    let mut b = Bench::new();
+    let id = b.ready(1);
+    b.net.deliver(id.0, &response(b"a"));
+    b.net.stop(id.0);
+    assert!(b.send(id, 1, frame(b"x")).is_none());
+    b.net.give_room(id.0, 100);
+    let out = b.poll();
+    assert_eq!((out.sends.len(), out.receives), (1, vec![(id, b"a".to_vec())]));
+    assert!(b.poll().is_empty(), "nothing has happened since");
+    b.net.deliver(id.0, &response(b"b"));
+    let out = b.poll();
+    assert_eq!((out.sends.len(), out.receives), (0, vec![(id, b"b".to_vec())]));
+}
+
+/// SEL-12: what came while nobody looked is given out, and then the connection is not idle; what a
+/// muted one has not read keeps it from nothing.
+#[test]
+fn what_was_received_comes_before_an_end_for_idleness() {
+    let mut b = Bench::new();
+    let (fresh, muted) = (b.ready(1), b.ready(2));
+    b.selector.set_muted(muted, true);
+    b.net.deliver(muted.0, &response(b"never read"));
+    b.poll();
+    b.poll_for(IDLE - Duration::from_millis(20));
+    b.net.deliver(fresh.0, &[response(b"late"), response(b"later")].concat());
+    let out = b.poll_for(Duration::ZERO);
+    assert_eq!(out.receives, [(fresh, b"late".to_vec()), (fresh, b"later".to_vec())]);
+    let out = b.poll_for(Duration::from_secs(60));
+    assert!(out.receives.is_empty());
+    assert_eq!(out.disconnected.iter().map(|d| d.id).collect::<Vec<_>>(), [muted]);
+    assert!(matches!(out.disconnected[0].cause, DisconnectCause::Idle));
+    assert_eq!(b.net.open_sockets(), [fresh.0]);
+}
+
+/// SEL-15: a connection that stands before the first poll is told of by that poll; closed before
+/// it, it leaves nothing behind.
+#[test]
+fn a_connection_that_stands_at_once_is_told_of_by_the_next_poll() {
+    let mut b = Bench::new();
+    let (kept, closed) = (b.connect(1), b.connect(2));
+    assert!(b.selector.close(closed).is_empty());
+    let out = b.poll();
+    assert_eq!(out.connected, [kept]);
+    assert!(out.disconnected.is_empty());
+    assert_eq!(b.net.open_sockets(), [kept.0]);
+    assert!(b.poll().is_empty());
+}

@@ -116,6 +116,20 @@ impl KafkaProducer {
         core.send(record.topic(), record.without_topic(), &mut core.patience())
     }
 
+    /// As [`send`](Self::send), with a budget of this call's own in place of `max.block.ms`. With
+    /// none at all it still asks for a topic that is not known, so that a later call may find it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), after `timeout` at the latest.
+    pub fn send_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        timeout: Duration,
+    ) -> Result<Delivery, Error> {
+        let core = &self.handle.core;
+        core.send(record.topic(), record.without_topic(), &mut Patience::For(timeout))
+    }
+
     /// Sends a record and has `callback` told of its fate, on a callback thread.
     ///
     /// Callbacks of one partition run one at a time, in the order of its records; a slow one delays

@@ -505,4 +505,24 @@ mod tests {
         let kind = DecodeErrorKind::Truncated { needed: 4, remaining: 2 };
         assert_eq!(error, DecodeError { kind, offset: 3 });
     }
+
+    /// WIRE-14: texts and bytes too.
+    #[test]
+    fn a_text_that_announces_more_than_there_is_is_refused() {
+        let truncated = |kind: DecodeErrorKind| matches!(kind, DecodeErrorKind::Truncated { .. });
+        for (bytes, flexible) in [(&[0x7f, 0xff, b'x'][..], false), (&[0x7f, b'x'][..], true)] {
+            let error = reader(bytes, flexible).nullable_string().unwrap_err();
+            assert!(truncated(error.kind), "{error:?}");
+        }
+        for (bytes, flexible) in
+            [(&[0x7f, 0xff, 0xff, 0xff, 1][..], false), (&[0xff, 0x7f, 1][..], true)]
+        {
+            let error = reader(bytes, flexible).nullable_bytes().unwrap_err();
+            assert!(truncated(error.kind), "{error:?}");
+        }
+        let error = reader(&[0xff, 0xff, 0xff, 0xfe], false).nullable_bytes().unwrap_err();
+        assert_eq!(error.kind, DecodeErrorKind::NegativeLength(-2));
+        let error = reader(&[0x80, 0, 0, 0], false).array(|r| r.bool()).unwrap_err();
+        assert_eq!(error.kind, DecodeErrorKind::NegativeLength(i32::MIN));
+    }
 }

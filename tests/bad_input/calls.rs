@@ -120,7 +120,7 @@ fn a_partition_that_does_not_exist_is_waited_for_and_then_told_of() {
     assert_eq!(cluster.records("t", 2).len(), 1);
 }
 
-/// KP-03, KP-06.
+/// KP-03.
 #[test]
 fn a_topic_that_does_not_exist_is_waited_for_and_then_told_of() {
     let cluster = TestCluster::builder().auto_create(false).topic("other", 1).start();

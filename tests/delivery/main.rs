@@ -7,6 +7,7 @@ mod after_failures; // what comes after records that failed
 mod cluster_changes; // brokers and topics come and go
 mod faults; // brokers that misbehave
 mod limits; // time and memory run out
+mod metadata; // what is asked of the cluster first
 mod placing; // partitions, batches, requests
 mod waiting; // who waits is not kept waiting
 

@@ -160,3 +160,17 @@ fn a_slice_of_records_is_accepted_in_order() {
     producer.flush(LONG).unwrap();
     assert_eq!(cluster.count("t"), 101);
 }
+
+/// KP-22.
+#[test]
+fn a_flush_of_nothing_needs_no_time() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).build().unwrap();
+    for _ in 0..10 {
+        producer.flush(Duration::from_secs(5)).unwrap();
+    }
+    let delivery = producer.send(ProducerRecord::new("t", "v")).unwrap();
+    delivered(&delivery);
+    let (flushed, time) = timed(|| producer.flush(LONG));
+    assert!(flushed.is_ok() && time < LONG / 3, "{time:?}");
+}

@@ -14,6 +14,7 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.DescribeProducersResult.PartitionProducerState;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
@@ -21,7 +22,19 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.PartitionInfo;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.TopicPartitionInfo;
+import org.apache.kafka.common.acl.AccessControlEntry;
+import org.apache.kafka.common.acl.AccessControlEntryFilter;
+import org.apache.kafka.common.acl.AclBinding;
+import org.apache.kafka.common.acl.AclBindingFilter;
+import org.apache.kafka.common.acl.AclOperation;
+import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.quota.ClientQuotaAlteration;
+import org.apache.kafka.common.quota.ClientQuotaEntity;
+import org.apache.kafka.common.resource.PatternType;
+import org.apache.kafka.common.resource.ResourcePattern;
+import org.apache.kafka.common.resource.ResourcePatternFilter;
+import org.apache.kafka.common.resource.ResourceType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
@@ -77,6 +90,10 @@ public final class KafkaTools {
             switch (request[0]) {
                 case "create" -> create(request);
                 case "grow" -> grow(request[1], Integer.parseInt(request[2]));
+                case "delete" -> admin.deleteTopics(Set.of(request[1])).all().get();
+                case "acls" -> acls(request);
+                case "quota" -> quota(request[1], Double.parseDouble(request[2]));
+                case "producers" -> producers(request[1]).forEach(p -> out.println(p.producerId()));
                 case "partitions" -> partitions(request[1]).forEach(this::print);
                 case "consume" -> consume(request[1], Long.parseLong(request[2]), request[3]);
                 default -> throw new IllegalArgumentException("no such request: " + request[0]);
@@ -105,6 +122,44 @@ public final class KafkaTools {
     private void grow(String topic, int count) throws Exception {
         admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(count))).all().get();
         awaitLeaders(topic, count);
+    }
+
+    /** "PERMISSION RESOURCE NAME OPERATION" each, for everybody; without any, takes denials away. */
+    private void acls(String[] request) throws Exception {
+        if (request.length == 1) {
+            admin.deleteAcls(List.of(new AclBindingFilter(
+                ResourcePatternFilter.ANY,
+                new AccessControlEntryFilter(
+                    null, null, AclOperation.ANY, AclPermissionType.DENY)))).all().get();
+            return;
+        }
+        List<AclBinding> acls = new ArrayList<>();
+        for (int i = 1; i < request.length; i++) {
+            String[] words = request[i].split(" ");
+            acls.add(new AclBinding(
+                new ResourcePattern(
+                    ResourceType.fromString(words[1]), words[2], PatternType.LITERAL),
+                new AccessControlEntry(
+                    "User:*", "*", AclOperation.fromString(words[3]),
+                    AclPermissionType.fromString(words[0]))));
+        }
+        admin.createAcls(acls).all().get();
+    }
+
+    /** What clients of this id may produce, in bytes per second. */
+    private void quota(String clientId, double rate) throws Exception {
+        admin.alterClientQuotas(List.of(new ClientQuotaAlteration(
+            new ClientQuotaEntity(Map.of(ClientQuotaEntity.CLIENT_ID, clientId)),
+            List.of(new ClientQuotaAlteration.Op("producer_byte_rate", rate))))).all().get();
+    }
+
+    /** The producers that the leader of partition 0 remembers. */
+    private List<org.apache.kafka.clients.admin.ProducerState> producers(String topic)
+            throws Exception {
+        TopicPartition partition = new TopicPartition(topic, 0);
+        PartitionProducerState state =
+            admin.describeProducers(Set.of(partition)).partitionResult(partition).get();
+        return state.activeProducers();
     }
 
     private void awaitLeaders(String topic, int count) throws Exception {

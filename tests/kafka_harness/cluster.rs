@@ -145,6 +145,34 @@ impl Cluster {
         self.tools.lock().ask(&["grow", name, &partitions.to_string()]);
     }
 
+    /// Returns when the controller has deleted the topic; brokers hear of it a moment later.
+    pub fn delete_topic(&self, name: &str) {
+        self.tools.lock().ask(&["delete", name]);
+    }
+
+    /// Adds rules for everybody, as `allow topic NAME write` or `deny ...`; each broker hears of
+    /// them a moment later. Needs an authorizer.
+    pub fn add_acls(&self, acls: &[&str]) {
+        assert!(!acls.is_empty(), "rules to add");
+        self.tools.lock().ask(&[&["acls"], acls].concat());
+    }
+
+    /// Takes away what is denied.
+    pub fn deny_nothing(&self) {
+        self.tools.lock().ask(&["acls"]);
+    }
+
+    /// Limits what clients of this id may produce, in bytes a second.
+    pub fn limit_client(&self, client_id: &str, rate: u32) {
+        self.tools.lock().ask(&["quota", client_id, &rate.to_string()]);
+    }
+
+    /// The ids of the producers that the leader of a topic's partition 0 remembers.
+    pub fn producer_ids(&self, topic: &str) -> Vec<i64> {
+        let answer = self.tools.lock().ask(&["producers", topic]);
+        answer.iter().map(|id| id.parse().expect("a number")).collect()
+    }
+
     /// The broker that leads a partition; `None` while there is none.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         let partitions = self.tools.lock().partitions(topic);

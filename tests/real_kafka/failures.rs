@@ -1,15 +1,19 @@
 //! Brokers that die, come back or stand still in mid-stream.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_producer::{
-    DeliveryCause, Error, KafkaProducer, Persisted, ProducerRecord, TopicProducer, TopicRecord,
+    DeliveryCause, Error, ErrorCode, KafkaProducer, Persisted, ProducerRecord, TopicProducer,
+    TopicRecord,
 };
 use parking_lot::{Condvar, Mutex};
 
 use crate::kafka_harness::Cluster;
-use crate::support::{LONG, Numbered, Told, assert_truthful, producer, three_brokers, within};
+use crate::support::{
+    LONG, Numbered, Told, assert_truthful, guarded_broker, one_broker, producer, three_brokers,
+    within,
+};
 
 const THREADS: u32 = 4;
 
@@ -175,6 +179,7 @@ fn a_leader_that_stands_still_and_wakes_up_costs_no_record_and_doubles_none() {
     assert_truthful(&cluster.consume("paused", usize::MAX), &told);
 }
 
+/// INT-22.
 #[test]
 fn what_is_reported_lost_is_lost_and_the_stream_recovers() {
     let test = "what_is_reported_lost_is_lost_and_the_stream_recovers";
@@ -183,11 +188,13 @@ fn what_is_reported_lost_is_lost_and_the_stream_recovers() {
     cluster.wait_in_sync("strict", 3);
     let builder = producer(&cluster).request_timeout(Duration::from_secs(2));
     let producer = builder.delivery_timeout(Duration::from_secs(3)).build().unwrap();
+    cluster.create_topic("strict-once", 1, 3, &[("min.insync.replicas", "3")]);
     let told = stream(&producer, "strict", |progress| {
         progress.await_delivered(1_000);
         let leader = cluster.leader("strict", 0).expect("a leader");
         cluster.kill(leader);
         progress.await_failed(4_000);
+        too_few_replicas_fail_a_record_that_is_not_tried_again(&cluster);
         cluster.restart(leader);
         cluster.wait_in_sync("strict", 3);
         progress.await_delivered(2_000);
@@ -196,6 +203,22 @@ fn what_is_reported_lost_is_lost_and_the_stream_recovers() {
     let lost = told.iter().filter(|t| t.persisted() == Some(Persisted::No)).count();
     assert!(lost > 0, "too few replicas: refused before anything is appended");
     assert_truthful(&cluster.consume("strict", usize::MAX), &told);
+}
+
+/// While one of three brokers is down, of which the topic wants all.
+fn too_few_replicas_fail_a_record_that_is_not_tried_again(cluster: &Cluster) {
+    let producer = producer(cluster).retries(0).build().unwrap();
+    let deadline = Instant::now() + LONG;
+    loop {
+        let sent = producer.send(ProducerRecord::new("strict-once", "x")).expect("accepted");
+        let Err(Error::Delivery(error)) = sent.wait_timeout(LONG) else { panic!("delivered") };
+        if let DeliveryCause::Broker { code: ErrorCode::NOT_ENOUGH_REPLICAS, .. } = error.cause {
+            assert_eq!((error.attempts, error.persisted), (1, Persisted::No), "{error}");
+            return;
+        }
+        // Its leader was the one that died.
+        assert!(Instant::now() < deadline, "never NOT_ENOUGH_REPLICAS: {error}");
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -333,6 +356,34 @@ fn time_outs_are_kept_by_a_newcomer(cluster: &Cluster, stranger: Stranger) {
     let report = within(SHORT, "close", || closed.close(SHORT));
     assert!(report.is_clean(), "{stranger:?}: {report:?}");
     within(SHORT, "drop", || drop(dropped));
+}
+
+/// INT-25: all brokers that the producer knows are gone, and another of its bootstrap servers is
+/// there: one of another cluster, even.
+#[test]
+fn where_all_brokers_are_gone_the_bootstrap_servers_are_asked_again() {
+    let test = "where_all_brokers_are_gone_the_bootstrap_servers_are_asked_again";
+    let Some(there) = one_broker(test) else { return };
+    let Some(gone) = guarded_broker(test) else { return };
+    gone.create_topic("moved", 5, 1, &[]);
+    there.create_topic("moved", 1, 1, &[]);
+    let servers = format!("{},{}", gone.bootstrap(), there.bootstrap());
+    // Which of the two is asked first is left to chance.
+    let producer = loop {
+        let producer = producer(there).bootstrap_servers(&*servers).build().unwrap();
+        if producer.partitions_for("moved").unwrap().len() == 5 {
+            break producer;
+        }
+    };
+    let send = || producer.send(ProducerRecord::new("moved", "x").partition(0)).expect("accepted");
+    assert_eq!(send().wait_timeout(LONG).unwrap().offset(), Some(0));
+    gone.kill(1);
+    for offset in 0..10 {
+        assert_eq!(send().wait_timeout(LONG).unwrap().offset(), Some(offset));
+    }
+    assert!(producer.close(LONG).is_clean());
+    assert_eq!(there.consume("moved", usize::MAX).len(), 10);
+    gone.mend();
 }
 
 type Sent = (Numbered, kafka_producer::Delivery);

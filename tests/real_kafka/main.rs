@@ -2,10 +2,12 @@
 //!
 //! - `harness`: the harness itself, proven with Kafka's own producer
 //! - `contents`: records of every shape, every acks value, many threads; read back one by one
+//! - `everyday`: order, flush, close and limits, as Kafka's own tests check them
+//! - `rights`: access rules and quotas
 //! - `refusals`: what brokers refuse, and what the producer tells of it
 //! - `failures`: brokers that die, come back or stand still in mid-stream
 //! - `examples`: the example programs, with Kafka's tools looking at what they wrote
-//! - `support`: the two clusters that the tests share, and how logs are compared
+//! - `support`: the three clusters that the tests share, and how logs are compared
 //!
 //! `kafka_harness` says what these tests need and which environment variables skip or require them.
 
@@ -15,8 +17,10 @@
 mod kafka_harness;
 
 mod contents;
+mod everyday;
 mod examples;
 mod failures;
 mod harness;
 mod refusals;
+mod rights;
 mod support;

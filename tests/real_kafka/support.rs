@@ -23,7 +23,11 @@ pub fn one_broker(test: &str) -> Option<&'static Cluster> {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     let _alone = STARTING.lock();
     if CLUSTER.get().is_none() {
-        let configs = [("auto.create.topics.enable", "true"), ("num.partitions", "3")];
+        let configs = [
+            ("auto.create.topics.enable", "true"),
+            ("num.partitions", "3"),
+            ("producer.id.expiration.check.interval.ms", "500"),
+        ];
         let started = Cluster::start_or_skip(test, 1, &configs)?;
         return Some(CLUSTER.get_or_init(|| started));
     }
@@ -43,6 +47,34 @@ pub fn three_brokers(test: &str) -> Option<MutexGuard<'static, Cluster>> {
     drop(turn);
     let cluster = CLUSTER.get()?.lock();
     cluster.mend(); // the test before may have failed half-way
+    Some(cluster)
+}
+
+/// A broker with an authorizer, where everybody may do everything but what a test forbids; for one
+/// test at a time, which may kill it.
+pub fn guarded_broker(test: &str) -> Option<MutexGuard<'static, Cluster>> {
+    static CLUSTER: OnceLock<Mutex<Cluster>> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock();
+    if CLUSTER.get().is_none() {
+        let authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+        let configs = [
+            ("authorizer.class.name", authorizer),
+            ("super.users", ""),
+            ("allow.everyone.if.no.acl.found", "true"),
+        ];
+        let started = Cluster::start_or_skip(test, 1, &configs)?;
+        started.add_acls(&[
+            "allow cluster kafka-cluster all",
+            "allow topic * all",
+            "allow group * all",
+        ]);
+        CLUSTER.get_or_init(|| Mutex::new(started));
+    }
+    drop(turn);
+    let cluster = CLUSTER.get()?.lock();
+    cluster.mend(); // the test before may have failed half-way
+    cluster.deny_nothing();
     Some(cluster)
 }
 

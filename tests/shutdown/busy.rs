@@ -142,8 +142,15 @@ fn who_waits_for_memory_is_told() {
     assert!(deliveries.iter().all(|delivery| is_given_up(&fate(delivery).unwrap_err())));
 }
 
+/// KP-15.
 #[test]
 fn who_waits_for_metadata_is_told() {
+    for timeout in [Duration::ZERO, LONG] {
+        who_waits_for_metadata_is_told_by_a_close_of(timeout);
+    }
+}
+
+fn who_waits_for_metadata_is_told_by_a_close_of(timeout: Duration) {
     let cluster = TestCluster::builder().auto_create(false).topic("t", 1).start();
     let producer = builder(&cluster).max_block(LONG * 10).build().unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
@@ -151,7 +158,7 @@ fn who_waits_for_metadata_is_told() {
     let is_asked =
         || cluster.counters().requests(kafka_producer::testing::Api::Metadata) >= asked + 4;
     let unknown = || ProducerRecord::new("unknown", "v");
-    let results = close_during(&producer, LONG, is_asked, || {
+    let results = close_during(&producer, timeout, is_asked, || {
         std::thread::scope(|scope| {
             let calls = [
                 scope.spawn(|| producer.send(unknown()).map(drop)),

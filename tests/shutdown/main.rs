@@ -151,6 +151,39 @@ fn a_producer_that_was_never_used_closes_at_once() {
     }
 }
 
+/// CFG-23: what was begun is ended where the rest can't be had.
+#[test]
+fn a_producer_that_cannot_be_built_leaves_no_thread() {
+    let built = KafkaProducer::builder()
+        .bootstrap_servers("127.0.0.1:1")
+        .client_id("unbuilt")
+        .acks(kafka_producer::Acks::None)
+        .enable_idempotence(true)
+        .build();
+    let Err(Error::Config(text)) = built else { panic!("{built:?}") };
+    assert!(text.contains("enable.idempotence"), "{text}");
+    assert_threads_end("unbuilt");
+}
+
+/// CFG-25: two of them never share one.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_producer_without_a_name_makes_one_up() {
+    let senders = || -> Vec<_> {
+        let made_up = threads("producer").into_iter();
+        made_up.filter(|name| name.contains("-send")).collect()
+    };
+    let build = || KafkaProducer::builder().bootstrap_servers("127.0.0.1:1").build().unwrap();
+    let (one, two) = (build(), build());
+    eventually("each has a name of its own", || {
+        let mut names = senders();
+        names.dedup();
+        names.len() >= 2
+    });
+    close(&one);
+    close(&two);
+}
+
 #[test]
 fn after_close_every_call_says_so() {
     let cluster = TestCluster::builder().topic("t", 1).start();
@@ -201,6 +234,19 @@ fn the_last_clone_that_is_dropped_closes_and_no_other() {
     // A topic's handle keeps nothing alive.
     assert_threads_end("dropped");
     assert!(is_closed(&topic.send(kafka_producer::TopicRecord::new("2"))));
+}
+
+/// Nobody has to call `close` for what was accepted to arrive.
+#[test]
+fn a_drop_right_behind_ten_thousand_records_delivers_them() {
+    let cluster = TestCluster::builder().topic("t", 3).start();
+    let producer = builder(&cluster).build().unwrap();
+    let topic = producer.topic("t").unwrap();
+    for i in 0..10_000 {
+        topic.send(kafka_producer::TopicRecord::new(&i.to_string())).unwrap();
+    }
+    drop(producer);
+    assert_eq!(cluster.count("t"), 10_000);
 }
 
 /// KP-12.

@@ -108,9 +108,20 @@ fn all_addresses_of_a_name_are_tried_in_turn_before_the_attempt_fails() {
     // The name is asked for anew, and the address that failed last is now the last choice.
     b.names.know("host-0", &[host_address(12), host_address(13)]);
     b.pass(b.client.ready_delay(NODE, b.now));
-    b.connected(NODE);
+    let socket = b.connected(NODE);
     assert_eq!(b.names.asked(), 2);
     assert_eq!(b.net.attempts().last(), Some(&host_address(13)));
+
+    // The name leads elsewhere by now: where the first new address fails, the next one is tried.
+    b.names.know("host-0", &[host_address(14), host_address(15)]);
+    b.net.dial(host_address(14), Dial::Refuse);
+    b.net.end(socket, Ok(()));
+    assert_eq!(told(&b.poll()), ["lost 0"]);
+    b.pass(b.client.ready_delay(NODE, b.now));
+    assert!(!b.ready(NODE));
+    assert!(b.poll().is_empty());
+    assert_eq!(b.net.attempts()[4..], [host_address(14), host_address(15)]);
+    assert_eq!(b.names.asked(), 3);
 }
 
 /// NC-03.
@@ -166,6 +177,16 @@ fn every_stage_of_the_set_up_is_bounded_and_the_bound_grows() {
     assert!(reason(&events).contains("did not tell its API versions"), "{events:?}");
     assert!(b.now.since(start) <= 30_000 * MS && b.now.since(start) >= 24_000 * MS);
     assert!(b.net.open_sockets().is_empty());
+    // A set-up that went well sets the bound back.
+    b.pass(b.client.ready_delay(NODE, b.now));
+    let socket = b.connected(NODE);
+    b.net.end(socket, Ok(()));
+    assert_eq!(told(&b.poll()), ["lost 0"]);
+    b.pass(b.client.ready_delay(NODE, b.now));
+    let start = b.now;
+    b.negotiating(NODE);
+    assert_eq!(told(&b.wait(60_000 * MS)), ["failed 0"]);
+    within(b.now.since(start), 10_000 * MS);
 }
 
 /// NC-19, NC-20.

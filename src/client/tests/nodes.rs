@@ -176,3 +176,24 @@ fn names_and_answers_reach_every_node_that_waits_for_them() {
     b.poll();
     assert_eq!(b.net.attempts(), [host_address(9); 2]);
 }
+
+/// NC-19: a node's delay is none at first, without end while it is connected or that is being
+/// tried, and what is left of the backoff once it was lost.
+#[test]
+fn the_delay_of_a_node_tells_when_it_is_worth_asking_again() {
+    let mut b = Bench::new(1);
+    assert_eq!(b.client.ready_delay(NODE, b.now), Duration::ZERO);
+    let socket = b.negotiating(NODE);
+    assert_eq!(b.client.ready_delay(NODE, b.now), Duration::MAX);
+    let answer = api_versions(ErrorCode::NONE, &[(0, 0, 9)]);
+    b.net.deliver(socket, &encode(&answer, 4, 0));
+    assert_eq!(told(&b.poll()), ["connected 0"]);
+    assert_eq!(b.client.ready_delay(NODE, b.now), Duration::MAX);
+    b.net.end(socket, Ok(()));
+    assert_eq!(told(&b.poll()), ["lost 0"]);
+    let delay = b.client.ready_delay(NODE, b.now);
+    assert!(delay >= 40 * MS && delay <= 60 * MS, "{delay:?}");
+    b.pass(delay / 4);
+    assert_eq!(b.client.ready_delay(NODE, b.now), delay - delay / 4);
+    assert_eq!(b.client.ready_delay(NodeId(9), b.now), Duration::MAX, "a stranger");
+}

@@ -93,3 +93,55 @@ fn the_real_network_and_resolver_carry_requests_and_answers() {
     client.close(now, &mut Vec::new());
     broker.join().unwrap();
 }
+
+/// SEL-06: each connection has its own order, and no other's answers.
+#[test]
+fn five_brokers_answer_five_hundred_requests_each_in_order() {
+    const BROKERS: i32 = 5;
+    const REQUESTS: u64 = 500;
+    let (net, wake) = MioNet::new(Clock::system()).unwrap();
+    let mut client = NetworkClient::new(net, ThreadResolver::new(wake), config());
+    let (mut now, mut addresses, mut brokers) = (MonoTime::ZERO, Vec::new(), Vec::new());
+    for id in (0..BROKERS).map(NodeId) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        addresses.push(NodeAddress { id, host: Arc::from("127.0.0.1"), port });
+        brokers.push(thread::spawn(move || serve(&listener)));
+    }
+    client.set_nodes(addresses, now);
+    let (mut sent, mut answered) = (BTreeMap::<i32, u64>::new(), BTreeMap::<i32, u64>::new());
+    let body = |node: i32, number: u64| format!("{node}:{number}").into_bytes();
+    while answered.values().sum::<u64>() < REQUESTS * BROKERS as u64 {
+        for node in 0..BROKERS {
+            let number = sent.entry(node).or_default();
+            while *number < REQUESTS && client.ready(NodeId(node), now) {
+                let correlation_id = client.next_correlation_id();
+                let frame = request_frame(ApiKey::Produce, 9, correlation_id, "me", |out| {
+                    out.extend_from_slice(&body(node, *number));
+                });
+                let request = ClientRequest {
+                    node: NodeId(node),
+                    api: ApiKey::Produce,
+                    version: 9,
+                    frame,
+                    correlation_id,
+                    expects_response: true,
+                    timeout: 30_000 * MS,
+                    tag: *number,
+                };
+                client.send(request, now);
+                *number += 1;
+            }
+        }
+        for event in wait_for(&mut client, &mut now, 1) {
+            let ClientEvent::Response(response) = event else { continue };
+            let next = answered.entry(response.node.0).or_default();
+            assert_eq!(response.tag, *next, "out of order");
+            let expected = ResponseBody::Bytes(body(response.node.0, *next));
+            assert_eq!(response.outcome, Ok(expected), "another's answer");
+            *next += 1;
+        }
+    }
+    client.close(now, &mut Vec::new());
+    brokers.into_iter().for_each(|broker| broker.join().unwrap());
+}

@@ -221,6 +221,9 @@ fn close_ends_everything() {
 #[test]
 fn correlation_ids_wrap_below_the_reserved_ones() {
     let mut b = Bench::new(1);
+    b.connected(NODE);
+    let ids: Vec<i32> = (0..3).map(|_| b.send(NODE)).collect();
+    assert_eq!((ids[1], ids[2]), (ids[0] + 1, ids[0] + 2));
     b.client.set_next_correlation_id(i32::MAX - 8);
     assert_eq!(b.client.next_correlation_id(), i32::MAX - 8);
     assert_eq!(b.client.next_correlation_id(), 0);
@@ -236,4 +239,15 @@ fn waiting_for_an_answer_takes_no_needless_polls() {
     assert_eq!(b.now, MonoTime::ZERO + 29_000 * MS);
     // One more is left from the set-up's deadline, which is passed unnoticed.
     assert_eq!(b.net.polls() - polls, 2);
+}
+
+/// NC-01: whoever sends without asking whether the node is ready has a defect.
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "which is not ready")]
+fn a_request_to_a_node_that_is_not_ready_is_a_defect() {
+    let mut b = Bench::new(1);
+    b.negotiating(NODE);
+    let request = b.request(NODE);
+    b.client.send(request, b.now);
 }

@@ -156,6 +156,7 @@ fn topics_go_by_id_where_the_broker_wants_that() {
     assert_eq!(offset(&delivery), Some(5));
 }
 
+/// NC-13: by brokers that leave it to the client.
 #[test]
 fn a_throttled_broker_is_left_alone() {
     let mut s = Scenario::new(|_| {});
@@ -173,6 +174,39 @@ fn a_throttled_broker_is_left_alone() {
     s.client.0.borrow_mut().respond(&sent, &response);
     s.settle();
     assert_eq!(s.client.0.borrow().throttled, [(crate::types::NodeId(1), 250 * MS)]);
+
+    // Before version 6 the broker has kept the answer back for that time already.
+    let mut s = Scenario::new(|s| s.produce_version = 5);
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.client.0.borrow_mut().respond(&sent, &response);
+    s.settle();
+    assert_eq!(s.client.0.borrow().throttled, []);
+}
+
+/// WIRE-16: the memory that a record was written into is the memory that the network reads from,
+/// and it is there again for the next attempt.
+#[test]
+fn records_are_sent_from_where_they_lie() {
+    let mut s = Scenario::begun(|_| {});
+    let segment = |s: &Scenario, tag| {
+        let wire = s.client.0.borrow();
+        let request = wire.under_way.iter().find(|r| r.tag == tag).unwrap();
+        assert_eq!(request.frame.segments.len(), 1);
+        request.frame.segments[0].as_ptr()
+    };
+    let value = "v".repeat(300);
+    s.append(0, &value);
+    let written = {
+        let queue = Arc::clone(s.accumulator.topics.find("t").unwrap().queue(0));
+        let queue = queue.lock();
+        queue.batches.front().unwrap().builder.segments().next().unwrap().as_ptr()
+    };
+    let sent = s.sent_one();
+    assert_eq!(segment(&s, sent.tag), written);
+    s.time_out(&sent);
+    let (_, again) = s.until_sent();
+    assert_eq!(segment(&s, again.tag), written);
 }
 
 #[test]

@@ -280,3 +280,43 @@ fn a_batch_in_line_moves_with_its_leader() {
     let (took, sent) = s.until_sent();
     assert!(sent.node == 2 && took <= SECOND, "{took:?}");
 }
+
+/// NC-09: a connection that ended, by a request's time-out too, may mean that the leader moved.
+#[test]
+fn the_loss_of_a_broker_has_metadata_asked_for() {
+    let mut s = Scenario::begun(|_| {});
+    s.advance(SECOND);
+    s.settle();
+    let before = s.metadata_requests;
+    s.cut(1);
+    s.advance(SECOND);
+    s.settle();
+    assert_eq!(s.metadata_requests, before + 1);
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.time_out(&sent);
+    s.advance(SECOND);
+    s.settle();
+    assert!(s.metadata_requests > before + 1);
+}
+
+/// KP-02, KP-07: nobody used the topic for `metadata.max.idle.ms`; whoever wants it again waits
+/// for an answer, and one is enough.
+#[test]
+fn a_topic_that_idled_out_is_asked_for_by_the_next_call() {
+    let mut s = Scenario::begun(|_| {});
+    for _ in 0..4 {
+        s.sleep();
+    }
+    let topic = s.accumulator.topics.find("t").unwrap();
+    assert_eq!(topic.partition_count(), 0, "a send has to wait again");
+    let cell = Arc::clone(s.sender.metadata.cell());
+    let before = s.metadata_requests;
+    let refusal = cell.try_topic("t", None).unwrap_err();
+    assert!(refusal.wake && matches!(refusal.error, Error::NotReady { .. }));
+    s.accumulator.inbox.push(Event::MetadataWanted);
+    s.settle();
+    assert_eq!(s.metadata_requests, before + 1);
+    assert!(cell.try_topic("t", None).is_ok());
+    assert_eq!(topic.partition_count(), 1);
+}

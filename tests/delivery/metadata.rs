@@ -1,0 +1,162 @@
+//! What a send asks of the cluster before its record has a place: once, and as long as it takes.
+
+use kafka_producer::testing::{Api, Fault, TestCluster};
+use kafka_producer::{Error, ErrorCode, ProducerRecord};
+
+use crate::common::{LONG, assert_took, builder, close, delivered, ms, timed};
+
+/// KP-01.
+#[test]
+fn an_unknown_topic_is_asked_for_once_and_a_known_one_not_at_all() {
+    let cluster = TestCluster::builder().topic("t", 2).topic("u", 1).start();
+    let producer = builder(&cluster).build().unwrap();
+    producer.wait_ready(&[], LONG).unwrap();
+    let asked = || cluster.counters().requests(Api::Metadata);
+    let before = asked();
+    delivered(&producer.send(ProducerRecord::new("t", "v")).unwrap());
+    assert_eq!(asked(), before + 1);
+    for i in 0..100 {
+        producer.send(ProducerRecord::new("t", "v").partition(i % 2)).unwrap();
+    }
+    assert_eq!(producer.partitions_for("t").unwrap().len(), 2);
+    producer.flush(LONG).unwrap();
+    assert_eq!(asked(), before + 1);
+    delivered(&producer.send(ProducerRecord::new("u", "v")).unwrap());
+    assert_eq!(asked(), before + 2);
+    close(&producer);
+}
+
+/// KP-04: it is asked for again until it is there.
+#[test]
+fn a_partition_that_is_not_there_yet_is_waited_for() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).max_block(LONG).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let delivery = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| producer.send(ProducerRecord::new("t", "v").partition(3)));
+        let asked = cluster.counters().requests(Api::Metadata);
+        assert!(cluster.wait_for_requests(Api::Metadata, asked + 3, LONG));
+        assert!(!sending.is_finished());
+        assert!(cluster.add_partitions("t", 4));
+        sending.join().unwrap().unwrap()
+    });
+    assert_eq!((delivery.partition(), delivered(&delivery).offset()), (3, Some(0)));
+}
+
+/// KP-09: what the wait for metadata took, the wait for memory has no more.
+#[test]
+fn one_budget_covers_the_waits_for_metadata_and_for_memory() {
+    let cluster = TestCluster::builder().auto_create(false).topic("t", 1).start();
+    let producer = builder(&cluster)
+        .buffer_memory(5_000)
+        .batch_size(1_000)
+        .max_block(ms(2_000))
+        .build()
+        .unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let value = [b'x'; 900];
+    let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+    let refusing = cluster.inject(Fault::produce().always().error(code));
+    while producer.try_send(ProducerRecord::new("t", &value)).is_ok() {}
+    let asked = cluster.counters().requests(Api::Metadata);
+    let (sent, time) = timed(|| {
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| producer.send(ProducerRecord::new("u", &value)));
+            let begun = std::time::Instant::now();
+            assert!(cluster.wait_for_requests(Api::Metadata, asked + 1, LONG));
+            while begun.elapsed() < ms(1_200) {
+                std::thread::yield_now();
+            }
+            assert!(cluster.create_topic("u", 1));
+            sending.join().unwrap()
+        })
+    });
+    assert!(matches!(sent, Err(Error::BufferExhausted { .. })), "{sent:?}");
+    assert!(time >= ms(1_900) && time < ms(3_000), "{time:?}");
+    cluster.remove_fault(refusing);
+    close(&producer);
+}
+
+/// KP-27.
+#[test]
+fn a_topic_that_the_brokers_call_invalid_is_told_of_at_once() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let code = ErrorCode::INVALID_TOPIC_EXCEPTION;
+    let fault = cluster.inject(Fault::metadata().topic("t").always().error(code));
+    let producer = builder(&cluster).max_block(LONG).build().unwrap();
+    for _ in 0..2 {
+        let (refused, time) = timed(|| producer.send(ProducerRecord::new("t", "v")));
+        let Err(Error::InvalidTopic { topic, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(&*topic, "t");
+        assert!(time < LONG / 3, "{time:?}");
+    }
+    cluster.remove_fault(fault);
+    delivered(&producer.send(ProducerRecord::new("t", "v")).unwrap());
+}
+
+/// KP-06: the call's time, and the brokers' reason.
+#[test]
+fn the_partitions_of_a_topic_that_does_not_exist_are_waited_for() {
+    let cluster = TestCluster::builder().auto_create(false).topic("other", 1).start();
+    let producer = builder(&cluster).max_block(ms(300)).build().unwrap();
+    let (refused, time) = timed(|| producer.partitions_for("t"));
+    assert_took(time, ms(300));
+    let Err(Error::MetadataTimeout { topic, cause, .. }) = refused else { panic!("{refused:?}") };
+    assert!(&*topic == "t" && cause.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{cause}");
+    assert!(cluster.create_topic("t", 3));
+    assert_eq!(producer.partitions_for("t").unwrap().len(), 3);
+}
+
+/// One call's own budget for all that it waits for.
+#[test]
+fn a_send_with_a_time_of_its_own_keeps_to_it() {
+    let cluster = TestCluster::builder().auto_create(false).topic("t", 1).start();
+    let producer = builder(&cluster)
+        .buffer_memory(4_000)
+        .batch_size(1_000)
+        .max_block(LONG * 4)
+        .build()
+        .unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let value = [b'x'; 900];
+    let unknown = || ProducerRecord::new("u", &value);
+    let (refused, time) = timed(|| producer.send_timeout(unknown(), ms(300)));
+    assert_took(time, ms(300));
+    assert!(matches!(refused, Err(Error::MetadataTimeout { .. })), "{refused:?}");
+    cluster.freeze_broker(1);
+    while producer.try_send(ProducerRecord::new("t", &value)).is_ok() {}
+    let (refused, time) =
+        timed(|| producer.send_timeout(ProducerRecord::new("t", &value), ms(300)));
+    assert_took(time, ms(300));
+    assert!(matches!(refused, Err(Error::BufferExhausted { .. })), "{refused:?}");
+    cluster.thaw_broker(1);
+    delivered(&producer.send_timeout(ProducerRecord::new("t", &value), LONG).unwrap());
+}
+
+/// Whatever the network does: nobody listens, the name server hangs, a topic is unknown, the
+/// broker answers nothing.
+#[test]
+fn a_send_that_never_waits_returns_at_once_in_any_world() {
+    let cluster = TestCluster::builder().auto_create(false).topic("t", 1).start();
+    let frozen = builder(&cluster).buffer_memory(20_000).build().unwrap();
+    frozen.wait_ready(&["t"], LONG).unwrap();
+    cluster.freeze_broker(1);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap().to_string();
+    let elsewhere = ["127.0.0.1:1", "no-such-host.invalid:9092", &silent]
+        .map(|servers| crate::common::impatient(servers).build().unwrap());
+    for producer in [&frozen].into_iter().chain(&elsewhere) {
+        let mut times = Vec::new();
+        for i in 0..2_000 {
+            let topic = if i % 2 == 0 { "t" } else { "unknown" };
+            let (_, time) =
+                timed(|| producer.try_send(ProducerRecord::new(topic, "value")).is_ok());
+            times.push(time);
+        }
+        times.sort();
+        // Of a machine that is busy some calls are interrupted; what would wait, waits for all.
+        let slowest = &times[times.len() * 99 / 100..];
+        assert!(slowest[0] < ms(1), "{slowest:?}");
+        producer.close(ms(0));
+    }
+}
