@@ -1,6 +1,6 @@
 //! What must hold when a run is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::faults::Kind;
 use super::ledger::{Entries, Entry, RecordId, Sent, id_of};
@@ -165,19 +165,28 @@ fn check_failure(
     Ok(())
 }
 
-/// Idempotent: the order in a partition is the order in which its records were accepted.
+/// The order in a partition is the order in which its records were accepted.
 ///
-/// A broker that has lost what it knew of the producer takes any sequence: a batch may get ahead of
-/// one that was refused (KAFKA-14359), which no producer can prevent.
+/// Idempotent, that holds for all of them. A broker that has lost what it knew of the producer
+/// takes any sequence, though: a batch may get ahead of one that was refused (KAFKA-14359), which
+/// no producer can prevent. With one request in flight it holds for what was acknowledged, where it
+/// first is in the log: requests that were given up may still arrive, late.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
     let losses = [Kind::ForgetProducers, Kind::Recreate, Kind::Unclean, Kind::FailOver];
-    if !plan.config.idempotent || losses.iter().any(|kind| plan.strikes(*kind)) {
+    let knows_all = plan.config.idempotent
+        && plan.expiry.is_none()
+        && !losses.iter().any(|kind| plan.strikes(*kind));
+    let goes_singly = plan.config.acks != 0 && plan.config.max_in_flight == 1;
+    if !knows_all && !goes_singly {
         return Ok(());
     }
     let orders: Vec<Option<u32>> = (evidence.entries.entries.iter())
-        .map(|entry| match entry.sent {
-            Sent::Accepted { order, .. } if !entry.is_loose => Some(order),
+        .map(|entry| match &entry.sent {
+            Sent::Accepted { order, delivery, .. } if !entry.is_loose => {
+                let counts = knows_all || matches!(delivery.try_get(), Some(Ok(_)));
+                counts.then_some(*order)
+            }
             _ => None,
         })
         .collect();
@@ -186,8 +195,9 @@ fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
         for (index, partition) in topic.partitions.iter().enumerate() {
             let records = partition.log.records();
             let ids = records.iter().filter_map(|r| id_of(r.value.as_deref()?));
+            let mut seen = BTreeSet::new();
             let mut last = None;
-            for id in ids {
+            for id in ids.filter(|id| knows_all || seen.insert(*id)) {
                 let Some(order) = orders.get(id.0 as usize).copied().flatten() else { continue };
                 if order < last.map(|(_, order)| order).unwrap_or_default() {
                     let before = last.map(|(id, _)| id);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::plan::Plan;
@@ -46,6 +46,9 @@ pub(super) struct Cluster {
     pub(super) no_names_until: MonoTime,
     /// Brokers that nobody can connect to; true where attempts never end.
     pub(super) closed_doors: BTreeMap<i32, bool>,
+    /// How many brokers there are at a time, and how often all of them were replaced.
+    size: i32,
+    generation: i32,
     /// The least and the most that a request takes.
     work: (Duration, Duration),
 }
@@ -55,19 +58,20 @@ pub(super) fn host(broker: i32, has_names: bool) -> String {
     if has_names { format!("broker.{broker}") } else { format!("10.0.0.{broker}") }
 }
 
-/// What a name stands for.
-pub(super) fn look_up(name: &str) -> Option<SocketAddr> {
-    let broker: u8 = name.strip_prefix("broker.")?.parse().ok()?;
-    Some(SocketAddr::from(([10, 0, 0, broker], PORT)))
+/// A bootstrap server's address, or name: it leads to a broker, whichever takes that place now.
+pub(super) fn bootstrap_host(place: i32, has_names: bool) -> String {
+    if has_names { format!("bootstrap.{place}") } else { format!("10.0.1.{place}") }
 }
 
-pub(super) fn broker_at(addr: SocketAddr) -> i32 {
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.octets()[..3] == Ipv4Addr::new(10, 0, 0, 0).octets()[..3] => {
-            i32::from(ip.octets()[3])
-        }
-        _ => -1,
-    }
+/// What a name stands for.
+pub(super) fn look_up(name: &str) -> Option<SocketAddr> {
+    let (kind, number) = name.split_once('.')?;
+    let net = match kind {
+        "broker" => 0,
+        "bootstrap" => 1,
+        _ => return None,
+    };
+    Some(SocketAddr::from(([10, 0, net, number.parse().ok()?], PORT)))
 }
 
 impl Cluster {
@@ -77,15 +81,59 @@ impl Cluster {
         };
         let brokers: BTreeMap<_, _> = (1..).zip(&plan.releases).map(broker).collect();
         let producer_byte_rate = plan.quota;
-        let settings = Settings { auto_create: false, producer_byte_rate, ..Settings::default() };
+        let mut settings = Settings {
+            auto_create: false,
+            producer_byte_rate,
+            first_epoch: plan.first_epoch,
+            ..Settings::default()
+        };
+        if let Some((age, interval)) = plan.expiry {
+            settings.producer_id_expiration_ms = age.as_millis() as i64;
+            settings.producer_id_check_interval_ms = interval.as_millis() as i64;
+        }
         let mut model = Model::new(settings, brokers);
         for (name, config) in &plan.topics {
             model.create_topic(name, config.clone());
         }
         let names = plan.topics.iter().map(|(name, _)| name.clone()).collect();
         let (faults, closed_doors) = (Faults::default(), BTreeMap::new());
-        let no_names_until = MonoTime::ZERO;
-        Self { model, faults, names, no_names_until, closed_doors, work: plan.work }
+        Self {
+            model,
+            faults,
+            names,
+            no_names_until: MonoTime::ZERO,
+            closed_doors,
+            size: plan.brokers(),
+            generation: 0,
+            work: plan.work,
+        }
+    }
+
+    /// Whoever has this broker's place now.
+    pub(super) fn successor(&self, broker: i32) -> i32 {
+        broker + self.generation * self.size
+    }
+
+    /// The broker that an address leads to.
+    pub(super) fn broker_at(&self, addr: SocketAddr) -> i32 {
+        match addr.ip() {
+            IpAddr::V4(ip) => match ip.octets() {
+                [10, 0, 0, id] => i32::from(id),
+                [10, 0, 1, place] => self.successor(place.into()),
+                _ => -1,
+            },
+            IpAddr::V6(_) => -1,
+        }
+    }
+
+    /// Other brokers take all places; false once addresses run out.
+    pub(super) fn replace_brokers(&mut self, has_names: bool) -> bool {
+        if self.generation == 10 {
+            return false;
+        }
+        self.generation += 1;
+        self.model.replace_brokers(self.size, |id| host(id, has_names));
+        true
     }
 
     /// Each partition is led, and all its replicas have all of it.

@@ -7,8 +7,8 @@ use super::plan::{MS, Plan, SECOND, between, pick};
 use super::world::{Event, State};
 use crate::protocol::ErrorCode;
 use crate::random::Random;
-use crate::testing::Fault as RequestFault;
 use crate::testing::faults::FaultBuilder;
+use crate::testing::{Fault as RequestFault, Release};
 
 /// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,11 @@ pub(super) enum Kind {
     BrokerDown,
     /// A broker's host vanishes from the network, and comes back later.
     Isolate,
+    /// A broker stops, and comes back as one of a later release.
+    Upgrade,
+    /// All brokers go for good; others take their place, to which only the bootstrap servers'
+    /// addresses lead.
+    Replace,
     /// Another broker leads a partition.
     MoveLeader,
     /// Another broker leads a partition, without what was not replicated.
@@ -80,7 +85,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 32] = [
+    pub(super) const ALL: [Self; 34] = [
         Self::Reset,
         Self::Close,
         Self::CutWrite,
@@ -90,6 +95,8 @@ impl Kind {
         Self::HangConnect,
         Self::BrokerDown,
         Self::Isolate,
+        Self::Upgrade,
+        Self::Replace,
         Self::MoveLeader,
         Self::FailOver,
         Self::Unclean,
@@ -201,6 +208,7 @@ pub(super) enum Mend {
 impl State {
     /// A fault's moment has come.
     pub(super) fn strike(&mut self, fault: &Fault) {
+        let fault = &Fault { broker: self.cluster.successor(fault.broker), ..fault.clone() };
         *self.struck.entry(fault.kind).or_default() += 1;
         let now = self.now;
         self.trace
@@ -223,6 +231,14 @@ impl State {
                 self.mend_after(fault.time, Mend::Connects(fault.broker));
             }
             Kind::BrokerDown | Kind::Isolate => self.take_down(fault),
+            Kind::Upgrade => {
+                self.take_down(fault);
+                let release = self.cluster.model.release(fault.broker);
+                let later: Vec<_> = Release::ALL.into_iter().filter(|it| *it > release).collect();
+                let to = later.get(fault.draw as usize % later.len().max(1));
+                self.cluster.model.upgrade(fault.broker, *to.unwrap_or(&release));
+            }
+            Kind::Replace => self.replace_brokers(fault),
             Kind::Spike => {
                 // Spikes that overlap are no slower than one.
                 let latency = self.plan.weather.latency;
@@ -371,6 +387,28 @@ impl State {
         self.mend_after(fault.time, Mend::Broker(broker));
     }
 
+    /// All brokers give way to others. Who wants to connect to an old one is refused, or waits for
+    /// ever.
+    fn replace_brokers(&mut self, fault: &Fault) {
+        let old: Vec<i32> = self.cluster.model.brokers().keys().copied().collect();
+        let all_alive = self.cluster.model.brokers().values().all(|broker| broker.alive);
+        if !all_alive || !self.cluster.replace_brokers(self.plan.has_names) {
+            return;
+        }
+        let conns: Vec<usize> = self.net.conns.keys().copied().collect();
+        for conn in conns {
+            if fault.draw % 3 == 0 {
+                self.conn(conn).hole = true;
+                self.conn(conn).server = None;
+            } else {
+                self.break_down(conn);
+            }
+        }
+        if fault.draw % 2 == 0 {
+            self.cluster.closed_doors.extend(old.into_iter().map(|id| (id, true)));
+        }
+    }
+
     /// The connection is reset from the broker's side.
     pub(super) fn break_down(&mut self, conn: usize) {
         self.end_down(conn, Duration::ZERO, Err(ErrorKind::ConnectionReset));
@@ -429,7 +467,8 @@ impl State {
         for (index, (_, config)) in plan.topics.iter().enumerate() {
             self.mend(&Mend::Messages(index, config.max_message_bytes));
         }
-        for broker in 1..=plan.brokers() {
+        let brokers: Vec<i32> = self.cluster.model.brokers().keys().copied().collect();
+        for broker in brokers {
             self.cluster.model.release_view(broker);
             self.cluster.model.broker_back(broker);
         }

@@ -237,7 +237,7 @@ impl State {
     fn connect(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
         self.net.made += 1;
         let id = self.net.made;
-        let broker = super::cluster::broker_at(addr);
+        let broker = self.cluster.broker_at(addr);
         let now = self.now;
         let room = self.net.weather.room;
         self.trace.note(now, "connect", [id as u64, 0], || {

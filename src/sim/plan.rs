@@ -20,6 +20,10 @@ pub(super) struct Plan {
     pub(super) weather: Weather,
     /// The least and the most that a broker works on a request.
     pub(super) work: (Duration, Duration),
+    /// What age producers are forgotten from, and how often brokers look, if that is soon.
+    pub(super) expiry: Option<(Duration, Duration)>,
+    /// The epoch of a new producer id: not far from the last one, perhaps.
+    pub(super) first_epoch: i16,
     /// `producer_byte_rate`.
     pub(super) quota: Option<u32>,
     pub(super) config: Config,
@@ -89,6 +93,8 @@ pub(super) struct Config {
     pub(super) callbacks: CallbackKind,
     pub(super) max_pending: usize,
     pub(super) wait_ends_linger: bool,
+    /// `metadata.recovery.strategy` is `rebootstrap`, and this is its trigger.
+    pub(super) rebootstrap: Option<Duration>,
 }
 
 impl Plan {
@@ -109,6 +115,8 @@ impl Plan {
             topics: topics(random, config.batch_size),
             weather: weather(random, &config),
             work: (MS / 20, pick(random, &[MS / 10, MS, 20 * MS]).min(config.request_timeout / 20)),
+            expiry: None,
+            first_epoch: 0,
             quota: (random.below(8) == 0).then(|| pick(random, &[4_000, 20_000])),
             users,
             records,
@@ -132,6 +140,18 @@ impl Plan {
             plan.quota = None;
         }
         plan.faults = faults(random, &plan);
+        if random.below(5) == 0 {
+            // Later than anything sent within its time can arrive: no duplicate is taken for new.
+            let age = plan.config.delivery_timeout + 10 * SECOND;
+            plan.expiry = Some((age, pick(random, &[MS * 100, SECOND])));
+        }
+        if random.below(8) == 0 {
+            plan.first_epoch = i16::MAX - 4;
+        }
+        if plan.strikes(Kind::Replace) {
+            // Nobody would ever hear of the new brokers.
+            plan.config.rebootstrap.get_or_insert(300 * SECOND);
+        }
         plan
     }
 
@@ -142,7 +162,9 @@ impl Plan {
 
     pub(super) fn calm_sends_at(&self) -> Duration {
         let c = &self.config;
-        self.calm_at + c.delivery_timeout + c.request_timeout + c.reconnect_backoff.1 + 2 * SECOND
+        let settled = c.delivery_timeout + c.request_timeout + c.reconnect_backoff.1 + 2 * SECOND;
+        // By then producers are forgotten, if they ever are.
+        self.calm_at + settled + self.expiry.map_or(Duration::ZERO, |(age, _)| age)
     }
 
     /// No run lasts longer.
@@ -167,7 +189,20 @@ impl Plan {
     /// Whether every record must be delivered once all is well. Where brokers have lost what they
     /// acknowledged or knew, a first answer that proves nothing can still be followed by a refusal.
     pub(super) fn is_strict(&self) -> bool {
-        if self.strikes(Kind::Unclean) || self.strikes(Kind::ForgetProducers) {
+        let moves = [
+            Kind::MoveLeader,
+            Kind::FailOver,
+            Kind::StaleView,
+            Kind::BrokerDown,
+            Kind::Isolate,
+            Kind::Upgrade,
+            Kind::Replace,
+        ];
+        let asks_another = moves.iter().any(|kind| self.strikes(*kind));
+        if self.strikes(Kind::Unclean)
+            || self.strikes(Kind::ForgetProducers)
+            || (self.expiry.is_some() && asks_another)
+        {
             return false;
         }
         // Nobody tells a producer that a partition is gone for good.
@@ -216,6 +251,7 @@ impl Config {
             callbacks: pick(random, &CallbackKind::ALL),
             max_pending: pick(random, &[3, 50, 100_000]),
             wait_ends_linger: random.below(2) == 0,
+            rebootstrap: (random.below(4) > 0).then(|| pick(random, &[2, 300, 300]) * SECOND),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::checks::{Evidence, check};
-use super::cluster::{PORT, host, look_up};
+use super::cluster::{PORT, bootstrap_host, look_up};
 use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
@@ -131,7 +131,7 @@ fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
 }
 
 fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error> {
-    let server = |id| format!("{}:{PORT}", host(id, plan.has_names));
+    let server = |place| format!("{}:{PORT}", bootstrap_host(place, plan.has_names));
     let servers: Vec<_> = (1..=plan.brokers()).map(server).collect();
     let c = &plan.config;
     let millis = |time: Duration| time.as_millis().to_string();
@@ -159,6 +159,10 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
         ("callback.max.pending", c.max_pending.to_string()),
         ("wait.ends.linger", c.wait_ends_linger.to_string()),
     ];
+    let strategy = if c.rebootstrap.is_some() { "rebootstrap" } else { "none" };
+    properties.push(("metadata.recovery.strategy", strategy.to_owned()));
+    let trigger = c.rebootstrap.map(millis);
+    properties.extend(trigger.map(|trigger| ("metadata.recovery.rebootstrap.trigger.ms", trigger)));
     properties.extend(c.retries.map(|retries| ("retries", retries.to_string())));
     let callbacks = match c.callbacks {
         CallbackKind::Threads(threads) => Callbacks::Threads(threads),

@@ -1,5 +1,7 @@
 //! Logical users: what a program's threads do with a producer, and what they find wrong with it.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::ledger::{Ledger, RecordId, value_of};
@@ -10,7 +12,7 @@ use crate::error::Error;
 use crate::random::Random;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::MonoTime;
-use crate::{KafkaProducer, ProducerRecord};
+use crate::{KafkaProducer, ProducerRecord, TopicProducer, TopicRecord};
 
 /// What all users of a run share.
 pub(super) struct Crowd {
@@ -32,6 +34,8 @@ pub(super) struct User {
     producer: KafkaProducer,
     crowd: Arc<Crowd>,
     random: Random,
+    /// Topics that it has looked up, by their number in the plan.
+    topics: BTreeMap<usize, TopicProducer>,
     /// Its own records' handles, the latest ones.
     handles: Vec<Arc<Delivery>>,
 }
@@ -114,7 +118,13 @@ impl Crowd {
 impl User {
     pub(super) fn new(number: u64, producer: KafkaProducer, crowd: &Arc<Crowd>) -> Self {
         let random = Random::new(crowd.plan.seed.wrapping_mul(31).wrapping_add(number));
-        Self { producer, crowd: Arc::clone(crowd), random, handles: Vec::new() }
+        Self {
+            producer,
+            crowd: Arc::clone(crowd),
+            random,
+            topics: BTreeMap::new(),
+            handles: Vec::new(),
+        }
     }
 
     pub(super) fn work(mut self) {
@@ -127,8 +137,8 @@ impl User {
     }
 
     fn leave(self) {
-        let Self { producer, crowd, handles, .. } = self;
-        drop((producer, handles));
+        let Self { producer, crowd, handles, topics, .. } = self;
+        drop((producer, handles, topics));
         crowd.state.lock().at_work -= 1;
         crowd.changed.notify_all();
     }
@@ -231,11 +241,29 @@ impl User {
             self.producer.send_observed(record, Box::new(callback))
         } else if way == 3 && !calm {
             self.producer.try_send(record).map_err(Error::from)
+        } else if way == 4 {
+            self.send_to_topic(topic, record.without_topic())
         } else {
             self.producer.send(record)
         };
-        self.crowd.bound("send", begun, plan.config.max_block);
+        // The look-up of a topic has the same time once more.
+        let calls = if way == 4 { 2 } else { 1 };
+        self.crowd.bound("send", begun, plan.config.max_block * calls);
         self.take(id, outcome, closed)
+    }
+
+    /// By the handle for a topic, which was looked up before, perhaps long ago.
+    fn send_to_topic(&mut self, topic: usize, record: &TopicRecord<'_>) -> Result<Delivery, Error> {
+        let handle = match self.topics.entry(topic) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert(self.producer.topic(&self.crowd.plan.topics[topic].0)?)
+            }
+        };
+        match self.random.below(4) {
+            0 => handle.try_send(record),
+            _ => handle.send(record.clone()),
+        }
     }
 
     /// Several records at once, or to a topic that was looked up before.

@@ -263,6 +263,19 @@ impl Model {
         }
     }
 
+    /// Puts other brokers, at other addresses, in the place of all: whoever had id `i` has
+    /// `i + by`, and the same records.
+    #[cfg(test)]
+    pub(crate) fn replace_brokers(&mut self, by: i32, host: impl Fn(i32) -> String) {
+        let old = std::mem::take(&mut self.brokers);
+        self.brokers = old
+            .into_iter()
+            .map(|(id, broker)| (id + by, Broker { host: host(id + by).into(), ..broker }))
+            .collect();
+        self.views.clear();
+        self.each_partition(|partition| partition.renumber(by));
+    }
+
     /// Says which replicas of a partition are in sync; gives whether there is such a partition.
     pub(crate) fn set_in_sync(&mut self, topic: &str, index: i32, in_sync: Vec<i32>) -> bool {
         let Some(topic) = self.topics.get_mut(topic) else { return false };

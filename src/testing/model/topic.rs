@@ -167,6 +167,16 @@ impl Partition {
         self.in_sync = in_sync;
     }
 
+    /// The brokers that hold it have other ids from now on.
+    #[cfg(test)]
+    pub(super) fn renumber(&mut self, by: i32) {
+        let held = [&mut self.replicas, &mut self.in_sync, &mut self.eligible];
+        held.into_iter().flatten().chain(&mut self.leader).for_each(|id| *id += by);
+        let went_at = std::mem::take(&mut self.went_at);
+        self.went_at = went_at.into_iter().map(|(id, offset)| (id + by, offset)).collect();
+        self.leader_epoch += 1;
+    }
+
     /// A broker has gone: it is no longer in sync, unless it was the last, and its leadership goes
     /// to one that is, or to one that has all that was acknowledged.
     pub(crate) fn broker_gone(&mut self, broker: i32, alive: &[i32], needed: usize) {
