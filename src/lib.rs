@@ -207,10 +207,8 @@ pub use crate::config::{
     ProducerBuilder, ProducerConfig, Support, ValueOrigin, ValueType,
 };
 pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, TimeSpent};
-pub use crate::producer::partitioner::{
-    ClusterView, PartitionError, PartitionInput, Partitioner, crc32_partition, fnv1a_partition,
-    murmur2, murmur2_partition,
-};
+pub use crate::producer::key_hash::{crc32_partition, fnv1a_partition, murmur2, murmur2_partition};
+pub use crate::producer::partitioner::{ClusterView, PartitionError, PartitionInput, Partitioner};
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::producer::{
     Acknowledgement, BoxedCallback, Callbacks, CloseReport, InterceptedRecord, InterceptorError,

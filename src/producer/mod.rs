@@ -21,6 +21,7 @@ mod core;
 mod interceptor;
 mod interface;
 mod owned;
+pub(crate) mod key_hash;
 pub(crate) mod partitioner;
 pub(crate) mod record;
 mod refused;

@@ -8,6 +8,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use super::key_hash::{crc32_partition, fnv1a_partition, murmur2_partition};
 use super::record::Headers;
 use crate::config::PartitionerKind;
 use crate::error::Error;
@@ -238,162 +239,9 @@ impl BuiltInRules {
     }
 }
 
-/// Adaptive partitioning (KIP-794): the shorter a partition's queue, the more often it is chosen.
-#[cfg_attr(not(test), allow(dead_code, reason = "adaptive partitioning is still to be wired in"))]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PartitionLoad {
-    /// Partitions with running sums of their weights, so strictly ascending: a number below the
-    /// last sum means the first partition whose sum is above it.
-    sums: Vec<(u64, i32)>,
-}
-
-#[cfg_attr(not(test), allow(dead_code, reason = "adaptive partitioning is still to be wired in"))]
-impl PartitionLoad {
-    /// Weights from `queues`, the batches that wait in each partition that may be chosen: it has a
-    /// leader, on a node that takes what it is sent. A queue's weight is the longest queue's
-    /// length, less its own, plus one.
-    ///
-    /// None if there is nothing to weigh: no choice, or the same for all partitions.
-    pub(crate) fn new(queues: &[(i32, u32)], partition_count: i32) -> Option<Self> {
-        let longest = queues.iter().map(|(_, length)| *length).max()?;
-        let all_equal = queues.iter().all(|(_, length)| *length == longest);
-        let all_there = usize::try_from(partition_count).is_ok_and(|n| n == queues.len());
-        if partition_count < 2 || (all_equal && all_there) {
-            return None;
-        }
-        let weigh = |sum: &mut u64, (partition, length): &(i32, u32)| {
-            *sum += u64::from(longest - length) + 1;
-            Some((*sum, *partition))
-        };
-        Some(Self { sums: queues.iter().scan(0, weigh).collect() })
-    }
-
-    /// The sum of all weights: numbers from 0 up to it meet each partition as often as it weighs.
-    pub(crate) fn range(&self) -> u64 {
-        self.sums.last().map_or(0, |(sum, _)| *sum)
-    }
-
-    fn choose(&self, random: u64) -> i32 {
-        let number = random % self.range();
-        let place = self.sums.partition_point(|(sum, _)| *sum <= number);
-        self.sums[place].1
-    }
-}
-
-/// The next sticky partition: by load if it is known, else evenly among the partitions that have a
-/// leader, else among all.
-#[cfg_attr(not(test), allow(dead_code, reason = "adaptive partitioning is still to be wired in"))]
-pub(crate) fn choose_sticky(
-    random: u64,
-    cluster: &ClusterView<'_>,
-    load: Option<&PartitionLoad>,
-) -> i32 {
-    load.map_or_else(|| cluster.spread(random), |load| load.choose(random))
-}
-
-/// The partition that Java's client, and most others, choose for this key: `murmur2` without its
-/// sign, modulo the count.
-///
-/// # Panics
-/// If `partition_count` is below 1.
-pub fn murmur2_partition(key: &[u8], partition_count: i32) -> i32 {
-    (murmur2(key) & i32::MAX) % checked(partition_count)
-}
-
-/// The partition that librdkafka's `consistent` partitioners choose for this key: CRC-32 (the one
-/// of zlib) modulo the count.
-///
-/// # Panics
-/// If `partition_count` is below 1.
-pub fn crc32_partition(key: &[u8], partition_count: i32) -> i32 {
-    remainder(crc32fast::hash(key), partition_count)
-}
-
-/// The partition that Sarama's hash partitioner and librdkafka's `fnv1a` choose for this key: the
-/// absolute value of FNV-1a, modulo the count.
-///
-/// # Panics
-/// If `partition_count` is below 1.
-pub fn fnv1a_partition(key: &[u8], partition_count: i32) -> i32 {
-    remainder(fnv1a(key), partition_count)
-}
-
-fn remainder(hash: u32, partition_count: i32) -> i32 {
-    // Below the count, so it fits.
-    (hash % checked(partition_count).unsigned_abs()) as i32
-}
-
-fn checked(partition_count: i32) -> i32 {
-    assert!(partition_count > 0, "a topic has at least one partition");
-    partition_count
-}
-
-/// MurmurHash2 with the seed that Kafka's clients use.
-pub fn murmur2(data: &[u8]) -> i32 {
-    const SEED: u32 = 0x9747_b28c;
-    const M: u32 = 0x5bd1_e995;
-
-    // The length enters modulo 2^32, as Java's int.
-    let mut hash = SEED ^ data.len() as u32;
-    let mut words = data.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
-        k ^= k >> 24;
-        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        for (i, byte) in rest.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * i);
-        }
-        hash = hash.wrapping_mul(M);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(M);
-    hash ^= hash >> 15;
-    hash as i32
-}
-
-/// FNV-1a of 32 bits; its absolute value as a signed number.
-fn fnv1a(data: &[u8]) -> u32 {
-    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let hash = data.iter().fold(0x811c_9dc5, step);
-    (hash as i32).unsigned_abs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Keys and their murmur2 hashes, as Java's client computes them.
-    const MURMUR2: &[(&[u8], u32)] = &[
-        (b"21", -973_932_308_i32 as u32),
-        (b"foobar", -790_332_482_i32 as u32),
-        (b"a-little-bit-long-string", -985_981_536_i32 as u32),
-        (b"a-little-bit-longer-string", -1_486_304_829_i32 as u32),
-        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971_i32 as u32),
-        (b"abc", 479_470_107),
-        (b"kafka", 0xd067_cf64),
-        (b"giberish123456789", 0x8f55_2b0c),
-        (b"1234", 0x9fc9_7b14),
-        (b"234", 0xe7c0_09ca),
-        (b"34", 0x8739_30da),
-        (b"4", 0x5a4b_5ca1),
-        (b"PreAmbleWillBeRemoved,ThePrePartThatIs", 0x7842_4f1c),
-        (b"", 0x106e_08d9),
-    ];
-
-    /// Keys and the absolute values of their FNV-1a hashes, as Sarama computes them.
-    const FNV1A: &[(&[u8], u32)] = &[
-        (b"kafka", 0x0d33_c4e1),
-        (b"giberish123456789", 0x77a5_8295),
-        (b"1234", 0x023b_dd03),
-        (b"234", 0x2dea_3cd2),
-        (b"34", 0x740f_a83e),
-        (b"4", 0x310c_a263),
-        (b"PreAmbleWillBeRemoved,ThePrePartThatIs", 0x65cb_d69c),
-        (b"", 0x7ee3_623b),
-    ];
 
     /// librdkafka's table: a kind and the hashes behind the partitions of the keys null, empty,
     /// "23456", a long one, and "hejsan"; none where chance decides.
@@ -438,22 +286,6 @@ mod tests {
 
     fn choose(rules: &BuiltInRules, key: Option<&[u8]>, view: &ClusterView) -> Choice {
         rules.choose(key, view, || 0, || 0)
-    }
-
-    #[test]
-    fn murmur2_is_javas() {
-        for (key, hash) in MURMUR2 {
-            assert_eq!(murmur2(key) as u32, *hash, "{}", key.escape_ascii());
-            let partition = murmur2_partition(key, 1000);
-            assert_eq!(partition as u32, (hash & 0x7fff_ffff) % 1000);
-        }
-    }
-
-    #[test]
-    fn fnv1a_is_saramas() {
-        for (key, hash) in FNV1A {
-            assert_eq!(fnv1a(key), *hash, "{}", key.escape_ascii());
-        }
     }
 
     #[test]
@@ -506,41 +338,6 @@ mod tests {
         let view = ClusterView::new(9, &[4, 6]);
         let chosen = |n| rules.choose(Some(b"k"), &view, || n, || 0);
         assert_eq!([0, 1, u32::MAX].map(chosen), [4, 6, 6].map(Choice::Partition));
-    }
-
-    #[test]
-    fn sticky_choices_prefer_partitions_with_a_leader() {
-        let some = ClusterView::new(5, &[1, 4]);
-        assert!((0..20).all(|r| [1, 4].contains(&choose_sticky(r, &some, None))));
-        let none = ClusterView::new(2, &[]);
-        assert_eq!([0, 1, 2].map(|r| choose_sticky(r, &none, None)), [0, 1, 0]);
-        let single = ClusterView::new(1, &[0]);
-        assert!((0..20).all(|r| choose_sticky(r, &single, None) == 0));
-    }
-
-    #[test]
-    fn shorter_queues_are_chosen_more_often() {
-        let queues = [(0, 5), (1, 0), (2, 3), (4, 0)];
-        let load = PartitionLoad::new(&queues, 5).unwrap();
-        let view = ClusterView::new(5, &[0, 1, 2, 4]);
-        let mut hits = [0; 5];
-        for random in 0..load.range() {
-            hits[choose_sticky(random, &view, Some(&load)) as usize] += 1;
-        }
-        assert_eq!(hits, [1, 6, 3, 0, 6]);
-        assert_eq!(choose_sticky(load.range(), &view, Some(&load)), 0);
-    }
-
-    #[test]
-    fn load_counts_only_where_it_makes_a_difference() {
-        assert_eq!(PartitionLoad::new(&[], 4), None);
-        assert_eq!(PartitionLoad::new(&[(0, 9)], 1), None);
-        assert_eq!(PartitionLoad::new(&[(0, 2), (1, 2)], 2), None);
-        // Equal queues, but some partition is excluded and must stay so.
-        let load = PartitionLoad::new(&[(0, 2), (2, 2)], 3).unwrap();
-        let view = ClusterView::new(3, &[0, 1, 2]);
-        assert!((0..9).all(|r| choose_sticky(r, &view, Some(&load)) != 1));
-        assert!(PartitionLoad::new(&[(1, u32::MAX), (0, 0)], 2).is_some());
     }
 
     #[test]
