@@ -29,6 +29,9 @@ pub(crate) enum Event {
     MetadataWanted,
     /// A thread waits for memory: lingering batches are worth sending now.
     MemoryWanted,
+    /// A topic's sticky partition has moved: the next choice wants to know how loaded partitions
+    /// are. No reason to wake up.
+    LoadWanted(Arc<str>),
     /// A thread flushes: what was accepted so far is to be sent without linger.
     Flush(FlushToken),
     /// The producer is closed: drain for this long, then give up.
@@ -40,6 +43,7 @@ impl Event {
     fn due(&self) -> MonoTime {
         match self {
             Self::Partition(_, due) => *due,
+            Self::LoadWanted(_) => MonoTime::MAX,
             _ => MonoTime::ZERO,
         }
     }

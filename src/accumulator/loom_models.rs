@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::inbox::{Bell, Event, Inbox};
 use super::queue::{Append, Limits};
-use super::topic_map::TopicMap;
+use super::topic_map::{Placing, TopicMap};
 use super::*;
 use crate::completion::{FlushWait, Outcome};
 use crate::record::RecordData;
@@ -93,7 +93,7 @@ fn drain(queue: &queue::PartitionQueue) -> u32 {
 
 fn topics(inbox: &Arc<Inbox>) -> Arc<TopicMap> {
     let limits = Limits { batch_size: 1, linger: Duration::ZERO };
-    Arc::new(TopicMap::new(Arc::clone(inbox), limits))
+    Arc::new(TopicMap::new(Arc::clone(inbox), limits, Placing { adaptive: false, seed: 0 }))
 }
 
 #[test]

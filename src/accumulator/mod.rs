@@ -1,6 +1,7 @@
 //! Where records gather: users' threads append here, the sender takes batches from here.
 //!
 //! - `topic_map`: topics by name, partitions' queues by number
+//! - `sticky`: the partition that records without a key go to, `load`: how it is chosen
 //! - `queue`: one partition's batches behind its lock
 //! - `batch`: a batch on its way
 //! - `phases`: where its time went
@@ -13,10 +14,12 @@
 pub(crate) mod batch;
 pub(crate) mod buffer_pool;
 pub(crate) mod inbox;
+pub(crate) mod load;
 #[cfg(all(test, loom))]
 mod loom_models;
 pub(crate) mod phases;
 pub(crate) mod queue;
+pub(crate) mod sticky;
 pub(crate) mod topic_map;
 
 use std::time::Duration;
@@ -24,7 +27,7 @@ use std::time::Duration;
 use self::buffer_pool::{Allocation, BufferPool, PoolError};
 use self::inbox::{Event, Inbox};
 use self::queue::{Append, Appended, Limits};
-use self::topic_map::{Topic, TopicMap};
+use self::topic_map::{Placing, Topic, TopicMap};
 use crate::completion::{Callback, Delivery, in_inline_callback};
 use crate::error::Error;
 use crate::sync::Arc;
@@ -65,18 +68,24 @@ impl Patience {
     }
 }
 
+/// The settings that records gather by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AccumulatorConfig {
+    /// `batch.size`, in bytes.
+    pub(crate) batch_size: usize,
+    pub(crate) linger: Duration,
+    /// `buffer.memory`, in bytes.
+    pub(crate) memory: usize,
+    pub(crate) placing: Placing,
+}
+
 impl RecordAccumulator {
-    pub(crate) fn new(
-        batch_size: usize,
-        linger: Duration,
-        memory: usize,
-        inbox: Arc<Inbox>,
-        clock: Clock,
-    ) -> Self {
+    pub(crate) fn new(config: AccumulatorConfig, inbox: Arc<Inbox>, clock: Clock) -> Self {
+        let AccumulatorConfig { batch_size, linger, memory, placing } = config;
         // A batch can't have more memory than there is.
         let limits = Limits { batch_size: batch_size.clamp(1, memory.max(1)), linger };
         Self {
-            topics: TopicMap::new(Arc::clone(&inbox), limits),
+            topics: TopicMap::new(Arc::clone(&inbox), limits, placing),
             pool: BufferPool::new(memory, limits.batch_size),
             inbox,
             clock,

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::inbox::{Inbox, PartitionId};
+use super::inbox::{Event, Inbox, PartitionId};
 use super::queue::{Limits, PartitionQueue};
-use crate::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use super::sticky::Sticky;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::time::MonoTime;
 
@@ -25,6 +26,16 @@ pub(crate) struct Registry {
     queues: Mutex<Queues>,
     inbox: Arc<Inbox>,
     limits: Limits,
+    placing: Placing,
+}
+
+/// How partitions are chosen for records without a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placing {
+    /// The less often the longer their queues (KIP-794).
+    pub(crate) adaptive: bool,
+    /// Different in each producer, lest all of them begin with the same partition.
+    pub(crate) seed: u64,
 }
 
 struct Queues {
@@ -33,9 +44,9 @@ struct Queues {
 }
 
 impl TopicMap {
-    pub(crate) fn new(inbox: Arc<Inbox>, limits: Limits) -> Self {
+    pub(crate) fn new(inbox: Arc<Inbox>, limits: Limits, placing: Placing) -> Self {
         let queues = Mutex::new(Queues { all: Vec::new(), closed: false });
-        let registry = Arc::new(Registry { queues, inbox, limits });
+        let registry = Arc::new(Registry { queues, inbox, limits, placing });
         Self { topics: RwLock::default(), registry }
     }
 
@@ -93,9 +104,9 @@ pub(crate) struct Topic {
     partition_count: AtomicU32,
     /// The partitions that have a leader.
     available: RwLock<Arc<[i32]>>,
-    /// The partition that records without a key go to; -1 before the first choice.
-    sticky: AtomicI32,
-    /// The state of the generator behind sticky and random choices.
+    /// The partition that records without a key go to.
+    pub(crate) sticky: Sticky,
+    /// The state of the generator behind random choices.
     draws: AtomicU64,
     /// The counter of the round-robin partitioner.
     turns: AtomicU32,
@@ -114,15 +125,16 @@ const SEGMENTS: usize = 28;
 
 impl Topic {
     fn new(name: Arc<str>, registry: Arc<Registry>) -> Self {
-        // Topics begin at different points of the generator's cycle, each time the same ones.
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        // Topics and producers begin at different points of the generators' cycles.
+        let offset = 0xcbf2_9ce4_8422_2325 ^ registry.placing.seed;
+        let seed = name.bytes().fold(offset, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         Self {
             name,
             partition_count: AtomicU32::new(0),
             available: RwLock::new(Arc::new([])),
-            sticky: AtomicI32::new(-1),
+            sticky: Sticky::new(seed),
             draws: AtomicU64::new(seed),
             turns: AtomicU32::new(0),
             last_used: AtomicU64::new(0),
@@ -143,25 +155,33 @@ impl Topic {
 
     /// Takes over what the metadata says; from the sender only.
     pub(crate) fn update(&self, partition_count: u32, available: Arc<[i32]>) {
-        *self.available.write() = available;
-        self.partition_count.store(partition_count, Ordering::Release);
+        let before = std::mem::replace(&mut *self.available.write(), Arc::clone(&available));
+        let count_before = self.partition_count.swap(partition_count, Ordering::AcqRel);
+        if (count_before, before) != (partition_count, available) {
+            // It may name partitions that have no leader any more, or lack some that have.
+            self.sticky.set_load(None);
+        }
     }
 
     /// The queue of a partition, made when first asked for.
     #[inline]
     pub(crate) fn queue(&self, partition: u32) -> &Arc<PartitionQueue> {
-        let n = partition + FIRST;
-        let segment = (n.ilog2() - FIRST.ilog2()) as usize;
-        let size = FIRST << segment;
-        let slots =
-            self.segments[segment].get_or_init(|| (0..size).map(|_| OnceLock::new()).collect());
-        slots[(n - size) as usize].get_or_init(|| self.registry.make(&self.name, partition))
+        let (segment, place) = place_of(partition);
+        let slots = self.segments[segment]
+            .get_or_init(|| (0..FIRST << segment).map(|_| OnceLock::new()).collect());
+        slots[place].get_or_init(|| self.registry.make(&self.name, partition))
+    }
+
+    /// The queue of a partition, if it has one.
+    pub(crate) fn find_queue(&self, partition: u32) -> Option<&Arc<PartitionQueue>> {
+        let (segment, place) = place_of(partition);
+        self.segments[segment].get()?[place].get()
     }
 
     /// The partition that records without a key go to now.
     #[inline]
     pub(crate) fn sticky_partition(&self) -> u32 {
-        let sticky = self.sticky.load(Ordering::Relaxed);
+        let sticky = self.sticky.current();
         match u32::try_from(sticky) {
             Ok(partition) if partition < self.partition_count() => partition,
             _ => self.next_sticky(sticky),
@@ -175,29 +195,11 @@ impl Topic {
 
     #[cold]
     fn next_sticky(&self, previous: i32) -> u32 {
-        let available = self.available();
         let count = self.partition_count().max(1);
-        let draw = self.draw();
-        let next = if available.is_empty() {
-            (draw % count) as i32
-        } else {
-            // Any but the one that just had its share, if there is another.
-            let others = available.iter().filter(|p| **p != previous).count().max(1);
-            let mut left = draw as usize % others;
-            let fits = |p: &&i32| **p != previous || available.len() == 1;
-            let mut choice = available[0];
-            for partition in available.iter().filter(fits) {
-                choice = *partition;
-                if left == 0 {
-                    break;
-                }
-                left -= 1;
-            }
-            choice
-        };
-        let swapped =
-            self.sticky.compare_exchange(previous, next, Ordering::Relaxed, Ordering::Relaxed);
-        let now = swapped.map_or_else(|current| current, |_| next);
+        let now = self.sticky.advance(previous, count, &self.available());
+        if self.registry.placing.adaptive && count > 1 && self.sticky.wants_load() {
+            self.registry.inbox.push(Event::LoadWanted(Arc::clone(&self.name)));
+        }
         u32::try_from(now).unwrap_or(0) % count
     }
 
@@ -223,6 +225,14 @@ impl Topic {
     pub(crate) fn last_used(&self) -> MonoTime {
         MonoTime::from_nanos(self.last_used.load(Ordering::Relaxed))
     }
+}
+
+/// A partition's segment, and its place there.
+#[inline]
+fn place_of(partition: u32) -> (usize, usize) {
+    let n = partition + FIRST;
+    let segment = n.ilog2() - FIRST.ilog2();
+    (segment as usize, (n - (FIRST << segment)) as usize)
 }
 
 impl Registry {

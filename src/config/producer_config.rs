@@ -54,10 +54,8 @@ pub struct ProducerConfig {
 
     pub(crate) partitioner: PartitionerKind,
     pub(crate) partitioner_ignore_keys: bool,
-    #[allow(dead_code, reason = "adaptive partitioning is still to be wired in")]
     pub(crate) partitioner_adaptive: bool,
     /// Zero: off.
-    #[allow(dead_code, reason = "adaptive partitioning is still to be wired in")]
     pub(crate) partitioner_availability_timeout: Duration,
 
     /// Not more than `retry_backoff_max`; the like holds for the two pairs below.

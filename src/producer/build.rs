@@ -7,8 +7,9 @@ use super::core::Core;
 use super::interceptor::{Interceptors, Named, ProducerInterceptor};
 use super::partitioner::{BuiltInRules, Partitioner};
 use super::{Handle, KafkaProducer};
-use crate::accumulator::RecordAccumulator;
 use crate::accumulator::inbox::Inbox;
+use crate::accumulator::topic_map::Placing;
+use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
 use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
 use crate::completion::{CallbackExecutor, Executor, ExecutorKind, Slots};
 use crate::config::{MetadataRecoveryStrategy, ProducerBuilder, ProducerConfig};
@@ -157,13 +158,8 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let bell = Arc::new(move || waker.wake());
     let inbox = Arc::new(Inbox::new(bell, process));
     let memory = usize::try_from(config.buffer_memory).unwrap_or(usize::MAX);
-    let accumulator = Arc::new(RecordAccumulator::new(
-        config.batch_size,
-        config.linger,
-        memory,
-        inbox,
-        clock.clone(),
-    ));
+    let accumulator = accumulator_config(&config, memory, seed);
+    let accumulator = Arc::new(RecordAccumulator::new(accumulator, inbox, clock.clone()));
     let slots = Arc::new(Slots::new(config.callback_max_pending));
     let kind = match parts.callbacks.clone() {
         None => ExecutorKind::Threads(config.callback_threads),
@@ -230,6 +226,15 @@ fn seed(clock: &Clock, process: Process) -> u64 {
     (clock.wall_millis() as u64) ^ (u64::from(process.id()) << 44)
 }
 
+fn accumulator_config(config: &ProducerConfig, memory: usize, seed: u64) -> AccumulatorConfig {
+    AccumulatorConfig {
+        batch_size: config.batch_size,
+        linger: config.linger,
+        memory,
+        placing: Placing { adaptive: config.partitioner_adaptive, seed },
+    }
+}
+
 fn sender_config(config: &ProducerConfig) -> SenderConfig {
     SenderConfig {
         acks: config.acks.as_i16(),
@@ -243,6 +248,7 @@ fn sender_config(config: &ProducerConfig) -> SenderConfig {
         retry_backoff: config.retry_backoff,
         retry_backoff_max: config.retry_backoff_max,
         wait_ends_linger: config.wait_ends_linger,
+        availability_timeout: config.partitioner_availability_timeout,
     }
 }
 

@@ -62,7 +62,11 @@ impl<C: KafkaClient> Sender<C> {
                 self.index.partition_mut(id).quiet = oldest.is_none();
                 break (due, oldest, circumstances);
             }
+            let is_empty = queue.batches.is_empty();
             drop(queue);
+            if is_empty {
+                self.index.leave_line(id);
+            }
             for batch in over {
                 self.give_up(id, batch, DeliveryCause::Timeout, now);
             }

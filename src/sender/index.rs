@@ -162,12 +162,16 @@ impl Index {
         partition.leader_epoch = epoch;
         if partition.leader != leader {
             partition.leader = leader;
-            // Not left behind in the old leader's line: if that broker is gone nobody would ever
-            // take it out, and the line would count as work that is about to be done.
-            let line = partition.ready_at.take().and_then(|node| self.ready.get_mut(&node));
-            if let Some(line) = line {
-                line.retain(|other| *other != id);
-            }
+            self.leave_line(id);
+        }
+    }
+
+    /// Not left behind in a leader's line: if that broker is gone nobody would ever take it out,
+    /// and the line would count as work that is about to be done.
+    pub(super) fn leave_line(&mut self, id: PartitionId) {
+        let place = self.partitions[id.0 as usize].ready_at.take();
+        if let Some(line) = place.and_then(|node| self.ready.get_mut(&node)) {
+            line.retain(|other| *other != id);
         }
     }
 

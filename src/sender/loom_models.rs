@@ -9,7 +9,8 @@ use super::loom_client::PlayedClient;
 use super::{Sender, SenderConfig};
 use crate::accumulator::inbox::{Event, Inbox};
 use crate::accumulator::queue::Append;
-use crate::accumulator::{Patience, RecordAccumulator};
+use crate::accumulator::topic_map::Placing;
+use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::completion::{
     Callback, CallbackExecutor, CallbacksLeft, Delivery, ExecutorKind, FlushWait, Slots,
 };
@@ -107,8 +108,15 @@ fn produce<const USERS: usize>(
         retry_backoff: HOUR,
         retry_backoff_max: HOUR,
         wait_ends_linger: true,
+        availability_timeout: Duration::ZERO,
     };
-    let accumulator = RecordAccumulator::new(200, config.linger, setup.memory, inbox, clock);
+    let accumulator = AccumulatorConfig {
+        batch_size: 200,
+        linger: config.linger,
+        memory: setup.memory,
+        placing: Placing { adaptive: false, seed: 0 },
+    };
+    let accumulator = RecordAccumulator::new(accumulator, inbox, clock);
     let shared = Arc::new(Shared {
         accumulator: Arc::new(accumulator),
         metadata: Arc::clone(metadata.cell()),

@@ -9,6 +9,7 @@
 //! - `verdict`: what an answer means (pure)
 //! - `answer`: verdicts carried out
 //! - `split`: a batch that is too large goes on in parts
+//! - `load`: how loaded partitions are, for whoever chooses among them
 //! - `upkeep`: metadata and the producer id
 //! - `reach`: which brokers can't be reached, and why
 //! - `shutdown`: drain, then give up
@@ -20,6 +21,7 @@ mod answer;
 mod due;
 mod in_flight;
 mod index;
+mod load;
 #[cfg(all(test, loom))]
 mod loom_client;
 #[cfg(all(test, loom))]
@@ -71,6 +73,8 @@ pub(crate) struct SenderConfig {
     pub(crate) retry_backoff_max: Duration,
     /// A batch whose records all have waiting threads is sent without linger.
     pub(crate) wait_ends_linger: bool,
+    /// `partitioner.availability.timeout.ms`; zero: off.
+    pub(crate) availability_timeout: Duration,
 }
 
 /// All that the sender thread owns.
@@ -85,6 +89,7 @@ pub(crate) struct Sender<C> {
     random: Random,
     index: Index,
     flights: Flights,
+    loads: load::Loads,
     upkeep: upkeep::Upkeep,
     reach: Reach,
     /// What the log was told of already.
@@ -123,6 +128,7 @@ impl<C: KafkaClient> Sender<C> {
             random,
             index: Index::default(),
             flights: Flights::default(),
+            loads: load::Loads::default(),
             upkeep: upkeep::Upkeep::default(),
             reach: Reach::default(),
             repeats: Repeats::default(),
@@ -147,6 +153,7 @@ impl<C: KafkaClient> Sender<C> {
         // Before anything is sent: what a close has no time for is surely not in the log.
         self.advance_phase(now);
         self.send_batches(now);
+        self.publish_loads(now);
         let now = self.poll(now)?;
         self.hear_brokers(now);
         self.invariants();
@@ -182,6 +189,7 @@ impl<C: KafkaClient> Sender<C> {
                 Event::Partition(id, due) => self.hear_partition(id, due, now),
                 Event::MetadataWanted => self.upkeep.want_producer_id(),
                 Event::MemoryWanted => self.send_lingering(now),
+                Event::LoadWanted(topic) => self.loads.want(topic),
                 Event::Flush(token) => self.flush(&token, now),
                 Event::Close(timeout) => self.begin_close(timeout, now),
             }

@@ -60,6 +60,7 @@ impl<C: KafkaClient> Sender<C> {
         let mut last = None;
         while let Some(node) = self.index.next_ready_node(last) {
             last = Some(node);
+            let mut takes = false;
             while self.index.has_ready_for(node) && self.client.ready(node, now) {
                 let mut drained = std::mem::take(&mut self.scratch.drained);
                 self.drain(node, &mut drained, now);
@@ -68,7 +69,9 @@ impl<C: KafkaClient> Sender<C> {
                 }
                 self.scratch.drained = drained;
                 self.look_at_visited(now);
+                takes = true;
             }
+            self.note_availability(node, takes, now);
         }
     }
 

@@ -2,6 +2,7 @@
 //! that plays the brokers (`mock`) and a clock that is moved by hand.
 
 mod expiry; // what is not delivered in time, and where its memory is
+mod load; // which partitions are loaded or out of reach
 mod mock; // the client that the test answers for
 mod news; // what was not told yet, memory that is wanted, defects
 mod order; // which batches go out, when, in which order
@@ -21,7 +22,8 @@ use self::mock::{MockClient, Sent, verdict};
 use super::{Sender, SenderConfig};
 use crate::accumulator::inbox::{Event, Inbox};
 use crate::accumulator::queue::Append;
-use crate::accumulator::{Patience, RecordAccumulator};
+use crate::accumulator::topic_map::Placing;
+use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::client::{RequestFailure, ResponseBody};
 use crate::completion::{
     Callback, CallbackExecutor, Delivery, ExecutorKind, FlushWait, RecordMetadata, Slots,
@@ -70,6 +72,7 @@ impl Default for Setup {
                 retry_backoff: 100 * MS,
                 retry_backoff_max: SECOND,
                 wait_ends_linger: true,
+                availability_timeout: Duration::ZERO,
             },
             batch_size: 1,
             memory: 1_000_000,
@@ -135,9 +138,13 @@ impl Scenario {
             bell.fetch_add(1, Ordering::Relaxed);
         });
         let inbox = Arc::new(Inbox::new(bell, Process::current()));
-        let (batch_size, linger) = (setup.batch_size, setup.sender.linger);
-        let accumulator = RecordAccumulator::new(batch_size, linger, setup.memory, inbox, clock);
-        let accumulator = Arc::new(accumulator);
+        let config = AccumulatorConfig {
+            batch_size: setup.batch_size,
+            linger: setup.sender.linger,
+            memory: setup.memory,
+            placing: Placing { adaptive: true, seed: 0 },
+        };
+        let accumulator = Arc::new(RecordAccumulator::new(config, inbox, clock));
         let metadata = Metadata::new(MetadataSettings {
             bootstrap: vec![("bootstrap".into(), 9092)],
             max_age: setup.max_age,

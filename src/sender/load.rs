@@ -1,0 +1,107 @@
+//! How loaded partitions are, for whoever chooses a topic's next sticky partition (KIP-794).
+//!
+//! A topic whose sticky partition moves asks for it; while nobody asks nothing is looked at. Then
+//! it has its answer at the end of the turn, and rests for a while.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Sender;
+use crate::accumulator::load::PartitionLoad;
+use crate::accumulator::topic_map::Topic;
+use crate::client::KafkaClient;
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::types::NodeId;
+
+/// Who has asked, and which brokers don't take what there is for them.
+#[derive(Default)]
+pub(super) struct Loads {
+    wanted: Vec<Arc<str>>,
+    /// Topics whose load was published, and until when it is good enough.
+    resting: Vec<(MonoTime, Arc<Topic>)>,
+    /// Since when batches have waited for a broker that took none; with an availability time-out
+    /// only.
+    waiting_since: BTreeMap<NodeId, MonoTime>,
+}
+
+impl Loads {
+    pub(super) fn want(&mut self, topic: Arc<str>) {
+        self.wanted.push(topic);
+    }
+}
+
+impl<C: KafkaClient> Sender<C> {
+    /// A broker in whose line somebody stood has taken batches in this turn, or has not.
+    pub(super) fn note_availability(&mut self, node: NodeId, takes: bool, now: MonoTime) {
+        if self.config.availability_timeout.is_zero() {
+            return;
+        }
+        // The wait counts from when there was something to take, and ends as some of it is taken.
+        if takes {
+            self.loads.waiting_since.remove(&node);
+        } else {
+            self.loads.waiting_since.entry(node).or_insert(now);
+        }
+    }
+
+    /// Tells the topics that have asked.
+    pub(super) fn publish_loads(&mut self, now: MonoTime) {
+        let rests = |(until, topic): &(MonoTime, Arc<Topic>)| {
+            let rests = *until > now;
+            if !rests {
+                topic.sticky.rested();
+            }
+            rests
+        };
+        self.loads.resting.retain(rests);
+        // What waited has gone or expired: the broker is to be tried again.
+        let index = &self.index;
+        self.loads.waiting_since.retain(|node, _| index.has_ready_for(*node));
+        for name in std::mem::take(&mut self.loads.wanted) {
+            let Some(topic) = self.accumulator.topics.find(&name) else { continue };
+            topic.sticky.set_load(self.measure(&topic, now));
+            let until = now + rest_after(topic.partition_count());
+            self.loads.resting.push((until, topic));
+        }
+    }
+
+    fn measure(&self, topic: &Topic, now: MonoTime) -> Option<PartitionLoad> {
+        let cluster = self.metadata.cluster();
+        let count = topic.partition_count();
+        let mut queues = Vec::with_capacity(count as usize);
+        for partition in 0..count {
+            let known = cluster.topic(&topic.name).and_then(|t| t.partition(partition as i32));
+            let Some(leader) = known.and_then(|p| p.leader) else { continue };
+            if self.takes_nothing(leader, now) {
+                continue;
+            }
+            queues.push((partition as i32, self.backlog(topic, partition)));
+        }
+        PartitionLoad::new(&queues, count)
+    }
+
+    fn takes_nothing(&self, leader: NodeId, now: MonoTime) -> bool {
+        let since = self.loads.waiting_since.get(&leader);
+        since.is_some_and(|since| now.since(*since) > self.config.availability_timeout)
+    }
+
+    /// How many batches wait. The last one does not count, as it may still be filling: without a
+    /// backlog partitions are equal, and get equal shares.
+    fn backlog(&self, topic: &Topic, partition: u32) -> u32 {
+        let Some(queue) = topic.find_queue(partition) else { return 0 };
+        if (queue.id.0 as usize) < self.index.len() && self.index.partition(queue.id).quiet {
+            // Nothing there is due, so that there is no more than a batch that fills.
+            return 0;
+        }
+        let batches = queue.lock().batches.len();
+        u32::try_from(batches).unwrap_or(u32::MAX).saturating_sub(1)
+    }
+}
+
+/// A look costs about a tenth of a microsecond a partition: a hundredth of the time at most.
+fn rest_after(partitions: u32) -> Duration {
+    const LEAST: Duration = Duration::from_millis(1);
+    const EACH: Duration = Duration::from_micros(10);
+    (EACH * partitions).max(LEAST)
+}
