@@ -2,13 +2,20 @@
 //! (KIP-794). A pure value: the sender makes it, users' threads draw from it.
 
 use super::sticky::scale;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Weights of partitions: the shorter the queue, the heavier.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// A weight is also how many batches bring the queue level with the longest one. So weights are
+/// good for as many choices as their sum: without that, whoever chooses often would overwhelm the
+/// short queues before the sender has looked again.
+#[derive(Debug)]
 pub(crate) struct PartitionLoad {
     /// Partitions with running sums of their weights, so strictly ascending: a number below the
     /// last sum means the first partition whose sum is above it.
     sums: Vec<(u64, i32)>,
+    /// The choices that were made.
+    used: AtomicU64,
 }
 
 impl PartitionLoad {
@@ -28,15 +35,24 @@ impl PartitionLoad {
             *sum += u64::from(longest - length) + 1;
             Some((*sum, *partition))
         };
-        Some(Self { sums: queues.iter().scan(0, weigh).collect() })
+        Some(Self { sums: queues.iter().scan(0, weigh).collect(), used: AtomicU64::new(0) })
     }
 
-    /// The partition on whose stretch a point out of 2^64 falls.
-    pub(crate) fn choose(&self, point: u64) -> i32 {
+    /// The partition on whose stretch a point out of 2^64 falls; None once queues are level.
+    pub(crate) fn choose(&self, point: u64) -> Option<i32> {
         let range = self.sums.last().map_or(0, |(sum, _)| *sum);
+        if self.used.fetch_add(1, Ordering::Relaxed) >= range {
+            return None;
+        }
         let number = scale(point, range);
         let place = self.sums.partition_point(|(sum, _)| *sum <= number);
-        self.sums[place].1
+        self.sums.get(place).map(|(_, partition)| *partition)
+    }
+
+    /// The weights, to be compared.
+    #[cfg(test)]
+    pub(crate) fn sums(&self) -> Vec<(u64, i32)> {
+        self.sums.clone()
     }
 }
 
@@ -44,7 +60,8 @@ impl PartitionLoad {
 mod tests {
     use super::*;
 
-    /// PART-05: over a full cycle of draws each partition comes up as often as it weighs.
+    /// PART-05: over a full cycle of draws each partition comes up as often as it weighs, which is
+    /// as often as it takes to make the queues level.
     #[test]
     fn shorter_queues_are_chosen_more_often() {
         let queues = [(0, 5), (1, 0), (2, 3), (4, 0)];
@@ -54,20 +71,22 @@ mod tests {
         for number in 0..range {
             // In the middle of the number's stretch.
             let point = (u64::MAX / range) * number + u64::MAX / range / 2;
-            hits[load.choose(point) as usize] += 1;
+            hits[load.choose(point).unwrap() as usize] += 1;
         }
         assert_eq!(hits, [1, 6, 3, 0, 6]);
-        assert_eq!([load.choose(0), load.choose(u64::MAX)], [0, 4]);
+        assert_eq!(load.choose(0), None, "it is used up");
+        let load = PartitionLoad::new(&queues, 5).unwrap();
+        assert_eq!([0, u64::MAX].map(|point| load.choose(point)), [Some(0), Some(4)]);
     }
 
     #[test]
     fn load_counts_only_where_it_makes_a_difference() {
-        assert_eq!(PartitionLoad::new(&[], 4), None);
-        assert_eq!(PartitionLoad::new(&[(0, 9)], 1), None);
-        assert_eq!(PartitionLoad::new(&[(0, 2), (1, 2)], 2), None);
+        assert!(PartitionLoad::new(&[], 4).is_none());
+        assert!(PartitionLoad::new(&[(0, 9)], 1).is_none());
+        assert!(PartitionLoad::new(&[(0, 2), (1, 2)], 2).is_none());
         // Equal queues, but some partition is excluded and must stay so.
         let load = PartitionLoad::new(&[(0, 2), (2, 2)], 3).unwrap();
-        assert!((0..9).all(|i| load.choose(i << 60) != 1));
+        assert_eq!([0, u64::MAX, 7].map(|point| load.choose(point)), [Some(0), Some(2), None]);
         assert!(PartitionLoad::new(&[(1, u32::MAX), (0, 0)], 2).is_some());
     }
 }

@@ -20,6 +20,8 @@ mod loom_models;
 pub(crate) mod phases;
 pub(crate) mod queue;
 pub(crate) mod sticky;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod topic_map;
 
 use std::time::Duration;

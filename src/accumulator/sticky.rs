@@ -90,12 +90,12 @@ impl Sticky {
 }
 
 impl Choices<'_> {
-    /// The next partition, by a point out of 2^64: by load, if that makes a difference, else evenly
-    /// among the partitions with a leader, if there are any, else among all. In the even case it is
-    /// not the previous one, if there is another.
+    /// The next partition, by a point out of 2^64: by load, while that makes a difference, else
+    /// evenly among the partitions with a leader, if there are any, else among all. In the even
+    /// case it is not the previous one, if there is another.
     pub(crate) fn choose(&self, previous: i32, point: u64) -> i32 {
-        if let Some(load) = self.load {
-            return load.choose(point);
+        if let Some(weighed) = self.load.and_then(|load| load.choose(point)) {
+            return weighed;
         }
         let (count, available) = (self.count.max(1), self.available);
         if available.is_empty() {
@@ -175,13 +175,14 @@ mod tests {
     #[test]
     fn loaded_partitions_are_chosen_less_often() {
         let sticky = Sticky::new(3);
-        sticky.set_load(PartitionLoad::new(&[(0, 5), (1, 0), (2, 3), (4, 0)], 5));
-        let hits = hits(&sticky, 5, &[0, 1, 2, 3, 4], 1_600);
-        let expected = [100_i32, 600, 300, 0, 600];
-        let near = |(hits, expected): (&u32, i32)| (*hits as i32 - expected).abs() <= 10;
-        assert!(hits.iter().zip(expected).all(near), "{hits:?}");
-        sticky.set_load(None);
-        assert_eq!(sticky.load(), None);
+        let all = [0, 1, 2, 3, 4];
+        sticky.set_load(PartitionLoad::new(&[(0, 499), (1, 0), (2, 250), (4, 0)], 5));
+        let weights = [1, 500, 250, 0, 500];
+        let near = |(hits, weight): (&u32, u32)| hits.abs_diff(weight) <= 5;
+        let weighed = hits(&sticky, 5, &all, 1_251);
+        assert!(weighed.iter().zip(weights).all(near), "{weighed:?}");
+        let level = hits(&sticky, 5, &all, 500);
+        assert!(level.iter().zip([100; 5]).all(near), "{level:?}");
     }
 
     #[test]

@@ -79,7 +79,7 @@ mod tests {
     /// What the clients themselves make of keys: the bytes; murmur2 of Java's kafka-clients 4.3.1
     /// (`Utils.murmur2`); the partitions out of [`COUNT`] of librdkafka 2.12.1
     /// (`rd_kafka_msg_partitioner_consistent`, `_murmur2` and `_fnv1a`, called from a C program
-    /// linked to it). Sarama's `NewHashPartitioner`, asked for the same keys, gives the last column.
+    /// linked to it). Sarama's `NewHashPartitioner`, asked for these keys, gives the last column.
     const CLIENTS: &[(&[u8], i32, [i32; 3])] = &[
         (b"", 275_646_681, [0, 645_856, 824_651]),
         (b"\x80", 857_690_492, [178_918, 687_921, 832_695]),

@@ -303,6 +303,7 @@ mod tests {
         }
     }
 
+    /// PART-15: with `partitioner.ignore.keys` a key changes nothing.
     #[test]
     fn the_default_hashes_keys_as_java_does_and_null_keys_stick() {
         let view = ClusterView::new(7, &[3]);
@@ -316,6 +317,7 @@ mod tests {
         assert_eq!(choose(&ignoring, Some(b"foobar"), &view), Choice::Sticky);
     }
 
+    /// PART-11: only partitions with a leader, if there are any, and evenly.
     #[test]
     fn round_robin_takes_available_partitions_in_turn() {
         let rules = BuiltInRules::new(PartitionerKind::RoundRobin, false);

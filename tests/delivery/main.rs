@@ -9,6 +9,7 @@ mod faults; // brokers that misbehave
 mod limits; // time and memory run out
 mod metadata; // what is asked of the cluster first
 mod placing; // partitions, batches, requests
+mod spreading; // records without a key
 mod waiting; // who waits is not kept waiting
 
 use kafka_producer::testing::TestCluster;

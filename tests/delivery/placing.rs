@@ -54,29 +54,21 @@ fn keys_choose_partitions_as_in_java() {
     }
 }
 
-#[test]
-fn records_without_a_key_spread_over_all_partitions() {
-    let cluster = TestCluster::builder().topic("t", 4).start();
-    let producer = builder(&cluster).batch_size(1_000).build().unwrap();
-    for _ in 0..4_000 {
-        producer.send(ProducerRecord::new("t", &[b'x'; 50])).unwrap();
-    }
-    close(&producer);
-    let counts: Vec<_> = (0..4).map(|partition| cluster.records("t", partition).len()).collect();
-    assert_eq!(counts.iter().sum::<usize>(), 4_000);
-    assert!(counts.iter().all(|count| *count >= 250), "{counts:?}");
-}
-
+/// PART-12: keys don't matter, and what goes to another topic takes no turns of this one.
 #[test]
 fn round_robin_gives_each_partition_its_turn() {
-    let cluster = TestCluster::builder().topic("t", 3).start();
+    let cluster = TestCluster::builder().topic("t", 3).topic("other", 3).start();
     let producer = builder(&cluster).partitioner(PartitionerKind::RoundRobin).build().unwrap();
     for i in 0..30 {
-        producer.send(ProducerRecord::new("t", &i.to_string()).key("same")).unwrap();
+        let value = i.to_string();
+        let record = ProducerRecord::new("t", &value);
+        let record = if i % 2 == 0 { record.key("same") } else { record };
+        producer.send(record).unwrap();
+        (0..i % 3).for_each(|_| drop(producer.send(ProducerRecord::new("other", &value)).unwrap()));
     }
     close(&producer);
-    let counts: Vec<_> = (0..3).map(|partition| cluster.records("t", partition).len()).collect();
-    assert_eq!(counts, [10; 3]);
+    let count = |topic| [0, 1, 2].map(|partition| cluster.records(topic, partition).len());
+    assert_eq!((count("t"), count("other")), ([10; 3], [10; 3]));
 }
 
 #[test]
@@ -108,6 +100,7 @@ fn a_full_batch_does_not_linger() {
     assert!(cluster.wait_for_count("t", 14, LONG / 2));
 }
 
+/// PART-06: it is as good as 1.
 #[test]
 fn a_batch_size_of_zero_sends_each_record_by_itself() {
     let cluster = TestCluster::builder().topic("t", 1).start();

@@ -8,7 +8,6 @@ use crate::source::Source;
 pub const OPEN: &[&str] = &[
     "KP",   //
     "BP",   //
-    "PART", //
     "PB",   //
     "RA",   //
     "SND",  //

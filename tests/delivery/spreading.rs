@@ -1,0 +1,80 @@
+//! Records without a key: equal shares of bytes where brokers are equal, less for slow ones.
+
+use std::time::Duration;
+
+use kafka_producer::ProducerRecord;
+use kafka_producer::testing::{Fault, TestCluster};
+
+use crate::common::{LONG, builder, close, ms};
+
+/// The bytes of all values in each partition of `t`.
+fn bytes(cluster: &TestCluster, partitions: i32) -> Vec<usize> {
+    let of = |partition| {
+        let records = cluster.records("t", partition);
+        records.iter().map(|record| record.value.as_ref().map_or(0, Vec::len)).sum()
+    };
+    (0..partitions).map(of).collect()
+}
+
+/// PART-01, PART-16: a partition stays the sticky one for `batch.size` bytes, whatever the records'
+/// size, so that all get equal shares. Also by the default, as long as none has a backlog.
+#[test]
+fn every_partition_gets_an_equal_share_of_bytes() {
+    const ROUNDS: usize = 200;
+    for (adaptive, size) in
+        [10, 150, 251, 490, 2_000].into_iter().flat_map(|size| [(true, size), (false, size)])
+    {
+        let cluster = TestCluster::builder().brokers(2).topic("t", 4).start();
+        let producer = builder(&cluster).batch_size(500).partitioner_adaptive(adaptive);
+        let producer = producer.build().unwrap();
+        let value = vec![b'x'; size];
+        // 61 bytes of header and 7 a record.
+        let share = (439 / (size + 7)).max(1);
+        for _ in 0..ROUNDS {
+            for _ in 0..4 * share {
+                producer.send(ProducerRecord::new("t", &value)).unwrap();
+            }
+            if adaptive {
+                producer.flush(LONG).unwrap();
+            }
+        }
+        close(&producer);
+        let (bytes, fair) = (bytes(&cluster, 4), ROUNDS * share * size);
+        let off = |bytes: &usize| bytes.abs_diff(fair) * 100 > fair * 5;
+        assert!(!bytes.iter().any(off), "{size} bytes a record, {adaptive}: {bytes:?}");
+    }
+}
+
+/// What three brokers get in `time`, the last of which takes `slow` for each request, the others
+/// `fast`.
+fn shares_with_a_slow_broker(adaptive: bool, time: Duration) -> Vec<usize> {
+    let cluster = TestCluster::builder().brokers(3).topic("t", 3).start();
+    for broker in 1..=3 {
+        let by = if cluster.leader("t", 2).unwrap().0 == broker { ms(100) } else { ms(10) };
+        cluster.inject(Fault::produce().broker(broker).always().delay(by));
+    }
+    let producer = builder(&cluster)
+        .batch_size(1_000)
+        .buffer_memory(40_000)
+        .partitioner_adaptive(adaptive)
+        .build()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < time {
+        producer.send(ProducerRecord::new("t", &[b'x'; 200])).unwrap();
+    }
+    let bytes = bytes(&cluster, 3);
+    cluster.clear_faults();
+    close(&producer);
+    bytes
+}
+
+/// PART-17: under a leader ten times slower than the others, they get what it can't take.
+#[test]
+fn a_slow_broker_gets_less_and_the_others_more() {
+    let even = shares_with_a_slow_broker(false, ms(2_000));
+    let weighed = shares_with_a_slow_broker(true, ms(2_000));
+    assert!(weighed[2] * 4 < weighed[0] && weighed[2] * 4 < weighed[1], "{weighed:?}");
+    let total = |bytes: &[usize]| bytes.iter().sum::<usize>();
+    assert!(total(&weighed) > 2 * total(&even), "{even:?} {weighed:?}");
+}
