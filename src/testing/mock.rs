@@ -10,9 +10,8 @@ use crate::completion::{
     BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted, TimeSpent};
-use crate::producer::partitioner::{
-    ClusterView, PartitionInput, Partitioner, ask, murmur2_partition,
-};
+use crate::producer::key_hash::murmur2_partition;
+use crate::producer::partitioner::{ClusterView, PartitionInput, Partitioner, ask};
 use crate::producer::record::validate_topic;
 use crate::producer::{
     BoxedCallback, CloseReport, OwnedRecord, PartitionInfo, Producer, ProducerRecord, Refused,
