@@ -31,24 +31,25 @@ thread_local! {
 }
 
 /// Injects the context, and times deliveries.
-struct Tracing {
-    started: Instant,
-}
+struct Tracing;
 
 impl ProducerInterceptor for Tracing {
-    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
+    /// Travels with the record; a program that traces would keep the span here.
+    type State = Instant;
+
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<Instant, InterceptorError> {
         // A record that comes from elsewhere keeps the trace that it has.
         if record.headers.last(HEADER).is_none() {
             let trace = TRACE.get().ok_or("this thread has no trace")?;
             let span = random();
             record.headers.push(HEADER, format!("00-{trace:032x}-{span:016x}-01").into_bytes());
         }
-        // The token travels with the record: here the moment, as nanoseconds.
-        Ok(u64::try_from(self.started.elapsed().as_nanos())?)
+        Ok(Instant::now())
     }
 
-    fn on_acknowledgement(&self, ack: &Acknowledgement<'_>) {
-        let took = self.started.elapsed().saturating_sub(Duration::from_nanos(ack.token));
+    fn on_acknowledgement(&self, sent: Option<Instant>, ack: &Acknowledgement<'_>) {
+        // Records that `on_send` failed for have no trace, and no state.
+        let Some(took) = sent.map(|sent| sent.elapsed()) else { return };
         match ack.result {
             Ok(metadata) => println!("{metadata} was delivered after {took:?}"),
             Err(error) => println!("a record for {} failed after {took:?}: {error}", ack.topic),
@@ -74,7 +75,7 @@ fn run(_: &Args) -> Outcome {
     let cluster = TestCluster::start();
     let producer = KafkaProducer::builder()
         .bootstrap_servers(cluster.bootstrap_servers())
-        .interceptor(Tracing { started: Instant::now() })
+        .interceptor(Tracing)
         .build()?;
     TRACE.set(Some(u128::from(random()) << 64 | u128::from(random())));
     for order in ["paid", "packed", "sent"] {

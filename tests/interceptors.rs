@@ -15,7 +15,7 @@ use kafka_producer::{
     ProducerInterceptor, ProducerRecord, TopicRecord,
 };
 
-/// Keeps what it is told. Tokens count from 1.
+/// Keeps what it is told. It numbers records from 1.
 #[derive(Clone, Default)]
 struct Witness {
     next: Arc<AtomicU64>,
@@ -25,7 +25,7 @@ struct Witness {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Ack {
-    token: u64,
+    number: Option<u64>,
     topic: String,
     partition: Option<i32>,
     offset: Option<i64>,
@@ -41,21 +41,23 @@ impl Witness {
     /// Each record that was seen was told of once.
     #[track_caller]
     fn assert_each_once(&self, seen: u64) {
-        let mut tokens: Vec<_> = self.acks().iter().map(|ack| ack.token).collect();
-        tokens.sort_unstable();
-        assert_eq!(tokens, (1..=seen).collect::<Vec<_>>());
+        let mut numbers: Vec<_> = self.acks().iter().map(|ack| ack.number).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=seen).map(Some).collect::<Vec<_>>());
         assert_eq!(self.next.load(Ordering::SeqCst), seen);
     }
 }
 
 impl ProducerInterceptor for Witness {
+    type State = u64;
+
     fn on_send(&self, _: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
         Ok(self.next.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    fn on_acknowledgement(&self, ack: &Acknowledgement<'_>) {
+    fn on_acknowledgement(&self, number: Option<u64>, ack: &Acknowledgement<'_>) {
         self.acks.lock().unwrap().push(Ack {
-            token: ack.token,
+            number,
             topic: ack.topic.to_owned(),
             partition: ack.partition,
             offset: ack.result.ok().and_then(|metadata| metadata.offset()),
@@ -74,9 +76,11 @@ struct Change<F>(F);
 
 impl<F> ProducerInterceptor for Change<F>
 where
-    F: Fn(&mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> + Send + Sync,
+    F: Fn(&mut InterceptedRecord<'_>) -> Result<(), InterceptorError> + Send + Sync,
 {
-    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
+    type State = ();
+
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<(), InterceptorError> {
         (self.0)(record)
     }
 }
@@ -86,7 +90,7 @@ fn mark(mark: &'static str) -> impl ProducerInterceptor {
     Change(move |record: &mut InterceptedRecord<'_>| {
         let value = record.value.as_deref().unwrap_or_default();
         record.value = Some([value, mark.as_bytes()].concat().into());
-        Ok(0)
+        Ok(())
     })
 }
 
@@ -129,7 +133,7 @@ fn a_record_may_be_changed_in_every_respect() {
         record.value = None;
         record.headers.push("new", vec![1]);
         record.timestamp = Some(77);
-        Ok(0)
+        Ok(())
     });
     let producer = builder(&cluster).interceptor(change).build().unwrap();
     let record = ProducerRecord::new("t", "v").header("old", "h").timestamp(5);
@@ -146,7 +150,7 @@ fn a_record_may_be_changed_in_every_respect() {
 #[test]
 fn an_interceptor_that_fails_is_passed_over() {
     let cluster = one_broker();
-    let half = |end: fn() -> Result<u64, InterceptorError>| {
+    let half = |end: fn() -> Result<(), InterceptorError>| {
         Change(move |record: &mut InterceptedRecord<'_>| {
             record.value = None;
             record.headers.push("half", b"done");
@@ -173,7 +177,13 @@ fn an_interceptor_that_fails_is_passed_over() {
 struct Panics;
 
 impl ProducerInterceptor for Panics {
-    fn on_acknowledgement(&self, _: &Acknowledgement<'_>) {
+    type State = ();
+
+    fn on_send(&self, _: &mut InterceptedRecord<'_>) -> Result<(), InterceptorError> {
+        Ok(())
+    }
+
+    fn on_acknowledgement(&self, _: Option<()>, _: &Acknowledgement<'_>) {
         panic!("on purpose");
     }
 }
@@ -202,7 +212,8 @@ fn acknowledgements_come_before_the_callback_and_panic_for_themselves() {
     for number in 0..50 {
         let (offset, last) = seen.try_recv().unwrap();
         let last = last.unwrap();
-        assert_eq!((offset, last.offset, last.token), (Some(number), offset, number as u64 + 1));
+        let numbered = Some(number as u64 + 1);
+        assert_eq!((offset, last.offset, last.number), (Some(number), offset, numbered));
         assert_eq!((last.topic.as_str(), last.partition, last.error), ("t", Some(1), None));
         assert_eq!(last.thread, "acks-callback-0");
     }
@@ -363,7 +374,13 @@ fn acknowledgements_count_as_callbacks() {
     let held = Mutex::new(held);
     struct Holds(Mutex<mpsc::Receiver<()>>);
     impl ProducerInterceptor for Holds {
-        fn on_acknowledgement(&self, ack: &Acknowledgement<'_>) {
+        type State = ();
+
+        fn on_send(&self, _: &mut InterceptedRecord<'_>) -> Result<(), InterceptorError> {
+            Ok(())
+        }
+
+        fn on_acknowledgement(&self, _: Option<()>, ack: &Acknowledgement<'_>) {
             if ack.result.is_ok() {
                 let _ = self.0.lock().unwrap().recv();
             }
@@ -432,7 +449,7 @@ fn a_record_that_is_refused_keeps_its_headers() {
     let cluster = one_broker();
     let add = Change(|record: &mut InterceptedRecord<'_>| {
         record.headers.push("added", b"once");
-        Ok(0)
+        Ok(())
     });
     let producer = builder(&cluster).interceptor(add).build().unwrap();
     let mut record = to_one("v").header("own", "1");

@@ -5,6 +5,7 @@
 //! the record's own callback, or, of a record that was refused, on the thread that sent it. What
 //! an interceptor does wrong is logged and harms nobody.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use super::record::{Headers, TopicRecord};
 use crate::accumulator::Patience;
 use crate::completion::{Callback, Delivery, RecordMetadata, guarded, log_now};
 use crate::error::Error;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, MonoTime};
 
 /// User code around each send, as Java's interface of this name (KIP-42); added by
@@ -24,7 +25,8 @@ use crate::time::{Clock, MonoTime};
 /// Interceptors form a chain: each gets the record as the one before it left it. For each record
 /// that an interceptor was shown in `on_send`, its `on_acknowledgement` is called exactly once:
 /// when the record is delivered or has failed, when the send refuses it, or when its callback is
-/// dropped because a close's time was over. A token carries what the one wants to tell the other.
+/// dropped because a close's time was over. Its [`State`](Self::State) is handed from the one to
+/// the other.
 ///
 /// All threads that send call `on_send` at the same time. Acknowledgements run as callbacks do: of
 /// one partition one at a time and in order, and bounded by `callback.max.pending`; so slow ones
@@ -40,14 +42,16 @@ use crate::time::{Clock, MonoTime};
 /// struct Origin;
 ///
 /// impl ProducerInterceptor for Origin {
-///     fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
+///     type State = usize;
+///
+///     fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<usize, InterceptorError> {
 ///         record.headers.push("origin", b"till-7");
-///         Ok(record.value.as_ref().map_or(0, |value| value.len() as u64))
+///         Ok(record.value.as_ref().map_or(0, |value| value.len()))
 ///     }
 ///
-///     fn on_acknowledgement(&self, ack: &Acknowledgement<'_>) {
-///         if let Err(error) = ack.result {
-///             println!("{} bytes for {} are lost: {error}", ack.token, ack.topic);
+///     fn on_acknowledgement(&self, size: Option<usize>, ack: &Acknowledgement<'_>) {
+///         if let (Some(size), Err(error)) = (size, ack.result) {
+///             println!("{size} bytes for {} are lost: {error}", ack.topic);
 ///         }
 ///     }
 /// }
@@ -56,19 +60,24 @@ use crate::time::{Clock, MonoTime};
 /// # drop(builder);
 /// ```
 pub trait ProducerInterceptor: Send + Sync {
+    /// What this interceptor keeps of a record until its end: a span, say, or when it was sent.
+    /// `()` for nothing.
+    type State: Send + 'static;
+
     /// A record is about to be sent. It may be changed in every respect; what is changed is what is
-    /// checked, given a partition, and sent. The number is handed to `on_acknowledgement`.
+    /// checked, given a partition, and sent.
     ///
     /// # Errors
-    /// Any: it is logged, and the record goes on as this interceptor found it. The token is 0 then.
-    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<u64, InterceptorError> {
-        let _ = record;
-        Ok(0)
-    }
+    /// Any: it is logged, and the record goes on as this interceptor found it.
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<Self::State, InterceptorError>;
 
-    /// The record's fate.
-    fn on_acknowledgement(&self, acknowledgement: &Acknowledgement<'_>) {
-        let _ = acknowledgement;
+    /// The record's fate. `state` is what `on_send` returned for it; `None` if that failed.
+    fn on_acknowledgement(
+        &self,
+        state: Option<Self::State>,
+        acknowledgement: &Acknowledgement<'_>,
+    ) {
+        let _ = (state, acknowledgement);
     }
 
     /// The producer is closed, and no acknowledgement will come any more but those of callbacks
@@ -102,8 +111,6 @@ pub struct InterceptedRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Acknowledgement<'a> {
-    /// What this interceptor's `on_send` returned for the record; 0 if it failed.
-    pub token: u64,
     /// The topic that the record was for, after all interceptors.
     pub topic: &'a str,
     /// The partition that the record got or asked for; `None` if it was refused before it got one.
@@ -141,7 +148,33 @@ pub(crate) struct Interceptors {
 #[derive(Clone)]
 pub(super) struct Named {
     name: &'static str,
-    interceptor: Arc<dyn ProducerInterceptor>,
+    interceptor: Arc<dyn Erased>,
+}
+
+/// What one interceptor keeps of one record; `None` if its `on_send` failed.
+type Kept = Option<Box<dyn Any + Send>>;
+
+/// A [`ProducerInterceptor`] without the type of its states.
+trait Erased: Send + Sync {
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<Kept, InterceptorError>;
+    fn on_acknowledgement(&self, kept: Kept, acknowledgement: &Acknowledgement<'_>);
+    fn on_close(&self);
+}
+
+impl<I: ProducerInterceptor> Erased for I {
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Result<Kept, InterceptorError> {
+        Ok(Some(Box::new(ProducerInterceptor::on_send(self, record)?)))
+    }
+
+    fn on_acknowledgement(&self, kept: Kept, acknowledgement: &Acknowledgement<'_>) {
+        let state = kept.and_then(|kept| kept.downcast::<I::State>().ok());
+        let state = state.map(|state| *state);
+        ProducerInterceptor::on_acknowledgement(self, state, acknowledgement);
+    }
+
+    fn on_close(&self) {
+        ProducerInterceptor::on_close(self);
+    }
 }
 
 impl Named {
@@ -164,28 +197,27 @@ impl Interceptors {
         })
     }
 
-    /// Shows the record to all; their tokens.
-    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Vec<u64> {
+    /// Shows the record to all; what they keep of it.
+    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Vec<Kept> {
         let show = |named: &Named| {
             let before = record.clone();
-            let mut outcome = Ok(0);
+            let mut outcome = Ok(None);
             let called = guarded(|| outcome = named.interceptor.on_send(record));
             let fault = match (called, outcome) {
-                (Ok(()), Ok(token)) => return token,
+                (Ok(()), Ok(kept)) => return kept,
                 (Ok(()), Err(error)) => format!("failed in on_send: {error}"),
                 (Err(panic), _) => format!("panicked in on_send: {panic}"),
             };
             *record = before;
             self.log_fault(named, &fault);
-            0
+            None
         };
         self.chain.iter().map(show).collect()
     }
 
-    fn on_acknowledgement(&self, tokens: &[u64], ack: Acknowledgement<'_>) {
-        for (named, token) in self.chain.iter().zip(tokens) {
-            let ack = Acknowledgement { token: *token, ..ack };
-            if let Err(panic) = guarded(|| named.interceptor.on_acknowledgement(&ack)) {
+    fn on_acknowledgement(&self, kept: Vec<Kept>, ack: &Acknowledgement<'_>) {
+        for (named, kept) in self.chain.iter().zip(kept) {
+            if let Err(panic) = guarded(|| named.interceptor.on_acknowledgement(kept, ack)) {
                 self.log_fault(named, &format!("panicked in on_acknowledgement: {panic}"));
             }
         }
@@ -241,18 +273,16 @@ impl Drop for Interceptors {
 /// A record that interceptors have seen and not yet heard of.
 struct Seen {
     interceptors: Arc<Interceptors>,
-    tokens: Vec<u64>,
+    /// `None` once its fate was told.
+    kept: Mutex<Option<Vec<Kept>>>,
     topic: Box<str>,
     partition: Option<i32>,
-    told: AtomicBool,
 }
 
 impl Seen {
     /// Tells the record's fate, the first time that it is called.
     fn tell(&self, result: Result<&RecordMetadata, &Error>) {
-        if self.told.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let Some(kept) = self.kept.lock().take() else { return };
         let (topic, partition) = match result {
             Ok(metadata) => (metadata.topic(), Some(metadata.partition())),
             Err(Error::Delivery(failure)) => {
@@ -261,8 +291,8 @@ impl Seen {
             }
             Err(_) => (&*self.topic, self.partition),
         };
-        let ack = Acknowledgement { token: 0, topic, partition, result };
-        self.interceptors.on_acknowledgement(&self.tokens, ack);
+        let ack = Acknowledgement { topic, partition, result };
+        self.interceptors.on_acknowledgement(kept, &ack);
     }
 }
 
@@ -286,16 +316,15 @@ impl Core {
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         let mut shown = InterceptedRecord::new(name, record);
-        let tokens = interceptors.on_send(&mut shown);
+        let kept = interceptors.on_send(&mut shown);
         let InterceptedRecord { topic, partition, key, value, headers, timestamp } = shown;
         let (key, value) = (key.as_deref(), value.as_deref());
         let record = TopicRecord { key, value, headers, partition, timestamp };
         let seen = Arc::new(Seen {
             interceptors: Arc::clone(interceptors),
-            tokens,
+            kept: Mutex::new(Some(kept)),
             topic: topic.as_ref().into(),
             partition,
-            told: AtomicBool::new(false),
         });
         let hears = ToldWhenDropped(Arc::clone(&seen));
         let mut callback: Option<Callback> = Some(Box::new(move |fate| {
@@ -317,7 +346,13 @@ mod tests {
 
     struct Idle;
 
-    impl ProducerInterceptor for Idle {}
+    impl ProducerInterceptor for Idle {
+        type State = ();
+
+        fn on_send(&self, _: &mut InterceptedRecord<'_>) -> Result<(), InterceptorError> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn faults_are_logged_once_a_second_and_counted_meanwhile() {
