@@ -164,6 +164,12 @@ pub enum DeliveryCause {
         /// The broker's own words, or the usual text of the error.
         message: Arc<str>,
     },
+    /// The broker refused the whole batch because of other records in it, whose errors name them
+    /// (KIP-467). This one was at no fault and is not in the log: send it again.
+    BatchRejected {
+        /// The error of the batch.
+        code: ErrorCode,
+    },
     /// `delivery.timeout.ms` passed before an answer came.
     Timeout,
     /// The connection was lost while the request was under way, and no retries are left.
@@ -240,9 +246,11 @@ impl DeliveryCause {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Broker { code, .. } => code.class(),
-            Self::Timeout | Self::Disconnected | Self::RequestTimeout | Self::Unreachable(_) => {
-                ErrorClass::Retriable
-            }
+            Self::BatchRejected { .. }
+            | Self::Timeout
+            | Self::Disconnected
+            | Self::RequestTimeout
+            | Self::Unreachable(_) => ErrorClass::Retriable,
             Self::UnsupportedVersion(_) => ErrorClass::InvalidConfiguration,
             Self::BadResponse(_) => ErrorClass::Retriable,
             Self::Closed | Self::Fatal(_) => ErrorClass::Fatal,
@@ -325,6 +333,9 @@ impl fmt::Display for DeliveryCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broker { code, message } => write!(f, "{code}: {message}"),
+            Self::BatchRejected { code } => {
+                write!(f, "{code}: the batch was refused because of other records in it")
+            }
             Self::Timeout => f.write_str("delivery.timeout.ms has passed"),
             Self::Disconnected => f.write_str("the connection was lost"),
             Self::RequestTimeout => f.write_str("no answer within request.timeout.ms"),

@@ -138,6 +138,7 @@ impl ManualClock {
 mod tests {
     use super::*;
 
+    /// UTIL-02.
     #[test]
     fn differences_saturate_when_clocks_disagree() {
         let (a, b) = (MonoTime::from_nanos(5), MonoTime::from_nanos(9));

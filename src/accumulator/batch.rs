@@ -45,7 +45,7 @@ pub(crate) struct ProducerBatch {
     pub(crate) attempts: u32,
     /// Not to be sent again before this moment.
     pub(crate) retry_at: MonoTime,
-    /// The leader epoch that the last attempt was sent under; -1 if unknown.
+    /// The newest leader epoch that an attempt was sent under; -1 while none is known.
     pub(crate) leader_epoch: i32,
     /// What the last attempt met.
     pub(crate) last_cause: Option<DeliveryCause>,

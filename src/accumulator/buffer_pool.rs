@@ -355,6 +355,20 @@ mod tests {
         }
     }
 
+    /// A thread that waits for as long as it takes.
+    fn waiting(
+        pool: &Arc<BufferPool>,
+        size: usize,
+    ) -> std::thread::JoinHandle<Result<Vec<u8>, PoolError>> {
+        let place = queued(pool, size);
+        let pool = Arc::clone(pool);
+        std::thread::spawn(move || {
+            let clock = Clock::Manual(ManualClock::new());
+            pool.wait(place, &clock, MonoTime::MAX)
+        })
+    }
+
+    /// BP-01, BP-02, BP-03, BP-04.
     #[test]
     fn buffers_of_batch_size_are_reused_and_others_freed() {
         let pool = BufferPool::new(64, 16);
@@ -384,6 +398,7 @@ mod tests {
         assert_eq!(pool.available(), 24);
     }
 
+    /// BP-05.
     #[test]
     fn more_than_the_pool_is_refused_at_once_and_all_of_it_is_granted() {
         let pool = BufferPool::new(64, 16);
@@ -391,6 +406,7 @@ mod tests {
         assert_eq!(granted(&pool, 64).capacity(), 64);
     }
 
+    /// BP-17.
     #[test]
     fn memory_goes_to_the_longest_waiting_first_and_piecemeal() {
         let pool = BufferPool::new(64, 16);
@@ -406,6 +422,7 @@ mod tests {
         assert!(!pool.has_waiters());
     }
 
+    /// BP-09.
     #[test]
     fn a_waiter_that_gives_up_leaves_the_queue_and_returns_what_it_gathered() {
         let pool = BufferPool::new(64, 16);
@@ -445,40 +462,70 @@ mod tests {
         assert_eq!(pool.available(), 32);
     }
 
+    /// BP-08, BP-09.
     #[test]
     fn a_wait_ends_at_its_deadline_and_not_before() {
         let pool = BufferPool::new(64, 16);
-        let _all = granted(&pool, 64);
+        let _most = granted(&pool, 60);
         let clock = Clock::system();
         let begun = clock.now();
         let deadline = begun + Duration::from_millis(20);
-        let place = queued(&pool, 1);
+        let place = queued(&pool, 5);
+        assert_eq!(pool.available(), 0, "gathered");
         assert_eq!(pool.wait(place, &clock, deadline), Err(PoolError::Exhausted));
         assert!(clock.now() >= deadline);
         assert!(!pool.has_waiters());
-        assert_eq!(pool.try_allocate(1), Err(PoolError::Exhausted));
+        assert_eq!(pool.try_allocate(5), Err(PoolError::Exhausted));
         assert!(!pool.has_waiters());
+        assert_eq!(pool.available(), 4);
     }
 
+    /// BP-06.
+    #[test]
+    fn a_wait_for_all_of_the_pool_ends_as_the_last_byte_comes_back() {
+        let pool = Arc::new(BufferPool::new(64, 16));
+        let (most, last) = (granted(&pool, 63), granted(&pool, 1));
+        let waiter = waiting(&pool, 64);
+        pool.release(most);
+        assert!(pool.has_waiters());
+        pool.release(last);
+        assert_eq!(waiter.join().unwrap().unwrap().capacity(), 64);
+        assert_eq!(pool.available(), 0);
+    }
+
+    /// BP-14.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_pool_may_be_larger_than_32_bits_can_count() {
+        const TWO: usize = 2_000_000_000;
+        // What is not touched takes no memory.
+        let pool = BufferPool::new(10 * TWO, TWO);
+        let (a, b, c) = (granted(&pool, TWO), granted(&pool, TWO), granted(&pool, TWO + 1));
+        assert_eq!(pool.available(), 7 * TWO - 1);
+        pool.release_all([a, b]);
+        assert_eq!(pool.available(), 9 * TWO - 1);
+        assert_eq!(pool.state.lock().unallocated, 7 * TWO - 1);
+        pool.release(c);
+        assert_eq!(pool.available(), 10 * TWO);
+    }
+
+    /// BP-15, BP-16.
     #[test]
     fn close_wakes_waiters_and_refuses_newcomers_but_takes_memory_back() {
         let pool = Arc::new(BufferPool::new(64, 16));
-        let all = granted(&pool, 64);
-        let place = queued(&pool, 8);
-        let waiter = {
-            let pool = Arc::clone(&pool);
-            std::thread::spawn(move || {
-                let clock = Clock::Manual(ManualClock::new());
-                pool.wait(place, &clock, MonoTime::MAX)
-            })
-        };
+        let all = granted(&pool, 60);
+        let waiters = [8, 16, 60].map(|size| waiting(&pool, size));
         pool.close();
-        assert_eq!(waiter.join().unwrap(), Err(PoolError::Closed));
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Err(PoolError::Closed));
+        }
+        assert!(!pool.has_waiters());
         assert!(matches!(pool.begin(1), Err(PoolError::Closed)));
         pool.release(all);
         assert_eq!(pool.available(), 64);
     }
 
+    /// BP-13.
     #[test]
     fn memory_is_whole_again_after_ten_threads_mixed_sizes() {
         let pool = Arc::new(BufferPool::new(1000, 100));

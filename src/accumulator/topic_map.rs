@@ -253,3 +253,24 @@ impl Registry {
         queue
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::threads::Process;
+
+    /// UTIL-03.
+    #[test]
+    fn what_was_read_is_not_changed_by_later_topics() {
+        let inbox = Arc::new(Inbox::new(Arc::new(|| ()), Process::current()));
+        let limits = Limits { batch_size: 1, linger: std::time::Duration::ZERO };
+        let map = TopicMap::new(inbox, limits);
+        let first = map.find_or_add("a");
+        let snapshot = Arc::clone(&map.topics.read());
+        let listed = map.all();
+        map.find_or_add("b");
+        assert!(Arc::ptr_eq(&map.find_or_add("a"), &first));
+        assert_eq!((snapshot.len(), listed.len(), map.all().len()), (1, 1, 2));
+        assert!(map.find("b").is_some() && map.find("c").is_none());
+    }
+}

@@ -434,6 +434,7 @@ mod tests {
         assert!(size_of::<Delivery>() <= 40, "{} bytes", size_of::<Delivery>());
     }
 
+    /// PB-16.
     #[test]
     fn a_success_tells_offset_timestamp_and_sizes() {
         let (result, _waits) = batch();
@@ -450,6 +451,7 @@ mod tests {
         assert!(matches!(delivery.check(), Some(Ok(()))));
     }
 
+    /// PB-16.
     #[test]
     fn the_brokers_time_and_an_unknown_offset_are_told_as_such() {
         let (result, _waits) = batch();
@@ -462,6 +464,7 @@ mod tests {
         assert_eq!(record(&result, 1).wait().unwrap().offset(), None, "no overflow");
     }
 
+    /// PB-09.
     #[test]
     fn guilty_records_have_errors_of_their_own() {
         let (result, _waits) = batch();
@@ -520,6 +523,7 @@ mod tests {
         assert_eq!(thread.join().unwrap(), Some(9));
     }
 
+    /// PB-13.
     #[test]
     fn waiters_are_counted_told_of_and_woken() {
         let (result, waits) = batch();
@@ -536,6 +540,15 @@ mod tests {
             for (index, thread) in waiting.into_iter().enumerate() {
                 assert_eq!(thread.join().unwrap().unwrap().offset(), Some(10 + index as i64));
             }
+        });
+        let (failing, waits) = batch();
+        thread::scope(|scope| {
+            let delivery = record(&failing, 0);
+            let waiting = scope.spawn(move || delivery.wait());
+            waits.recv().unwrap();
+            failing.complete(Outcome::Failed(config_error("lost")));
+            let error = waiting.join().unwrap().unwrap_err();
+            assert_eq!(error.to_string(), config_error("lost").to_string());
         });
         assert_eq!(result.waiters(), 0);
         assert!(waits.try_recv().is_err(), "once a wait");
@@ -569,16 +582,33 @@ mod tests {
         assert_eq!(waiter.join().unwrap().unwrap().offset(), Some(77));
     }
 
+    /// PB-12.
     #[test]
     fn a_wait_times_out_and_may_be_repeated() {
         let (result, waits) = batch();
-        let delivery = record(&result, 0);
+        let delivery = record(&result, 3);
         let early = delivery.wait_timeout(Duration::from_millis(1));
         assert!(matches!(early, Err(Error::WaitTimeout)));
         assert!(waits.try_recv().is_ok());
         assert_eq!(result.waiters(), 0);
-        result.complete(delivered(0));
-        assert!(delivery.wait_timeout(Duration::ZERO).is_ok());
+        result.complete(delivered(10));
+        assert_eq!(delivery.wait_timeout(Duration::ZERO).unwrap().offset(), Some(13));
+    }
+
+    /// PB-14.
+    #[test]
+    fn a_wait_that_passes_on_to_a_part_keeps_its_deadline() {
+        let (whole, waits) = batch();
+        let (part, _part_waits) = batch();
+        let delivery = record(&whole, 0);
+        let parts = [SplitPart { first: 0, result: part }];
+        let begun = Clock::system();
+        let start = begun.now();
+        let waiter = thread::spawn(move || delivery.wait_timeout(Duration::from_millis(100)));
+        waits.recv().unwrap();
+        whole.complete(Outcome::Split(Arc::new(parts)));
+        assert!(matches!(waiter.join().unwrap(), Err(Error::WaitTimeout)));
+        assert!(begun.now().since(start) >= Duration::from_millis(100));
     }
 
     #[test]
@@ -589,12 +619,21 @@ mod tests {
         assert!(record(&result, 0).wait().is_ok(), "what is decided can be read");
     }
 
+    /// PB-02, PB-03.
     #[test]
-    #[cfg(debug_assertions)]
-    #[should_panic(expected = "completed twice")]
-    fn a_batch_is_completed_once() {
-        let (result, _waits) = batch();
-        result.complete(delivered(0));
-        result.complete(delivered(1));
+    fn a_batch_is_completed_once_and_its_first_outcome_stays() {
+        let failed = || Outcome::Failed(config_error("first"));
+        for (first, second) in
+            [(delivered(0), delivered(1)), (failed(), delivered(1)), (delivered(0), failed())]
+        {
+            let (result, _waits) = batch();
+            let delivery = record(&result, 0);
+            result.complete(first);
+            let before = format!("{:?}", delivery.wait());
+            let again = std::panic::AssertUnwindSafe(|| result.complete(second));
+            // Only debug builds tell of the defect.
+            assert_eq!(std::panic::catch_unwind(again).is_err(), cfg!(debug_assertions));
+            assert_eq!(format!("{:?}", delivery.wait()), before);
+        }
     }
 }

@@ -362,6 +362,7 @@ mod tests {
         assert_eq!(null.header_list().as_slice()[0].value, None);
     }
 
+    /// HDR-01, HDR-02.
     #[test]
     fn headers_keep_order_and_duplicates() {
         let name = String::from("made-up");
@@ -373,8 +374,34 @@ mod tests {
         let names: Vec<_> = record.header_list().iter().map(|h| &*h.name).collect();
         assert_eq!(names, ["a", "made-up", "a", "b"]);
         assert_eq!(record.header_list().last("a").unwrap().value.as_deref(), Some(&b"3"[..]));
+        let copy = record.clone();
         assert_eq!(record.header_list_mut().remove("a"), 2);
-        assert_eq!(record.header_list().len(), 2);
+        assert_eq!(record.header_list_mut().remove("none"), 0);
+        let names: Vec<_> = record.header_list().iter().map(|h| &*h.name).collect();
+        assert_eq!(names, ["made-up", "b"]);
+        assert_eq!(copy.header_list().len(), 4, "a copy is its own");
+    }
+
+    /// PB-15.
+    #[test]
+    fn records_are_equal_if_all_of_them_is() {
+        let record = || ProducerRecord::new("t", "v").key("k").partition(1).timestamp(2);
+        assert_eq!(record(), record());
+        assert_eq!(ProducerRecord::tombstone("t"), ProducerRecord::tombstone("t"));
+        let others = [
+            ProducerRecord::new("u", "v").key("k").partition(1).timestamp(2),
+            ProducerRecord::new("t", "w").key("k").partition(1).timestamp(2),
+            ProducerRecord::tombstone("t").key("k").partition(1).timestamp(2),
+            ProducerRecord::new("t", "v").partition(1).timestamp(2),
+            record().key(""),
+            record().partition(0),
+            record().timestamp(3),
+            record().header("h", "x"),
+            record().null_header("h"),
+        ];
+        for (i, other) in others.iter().enumerate() {
+            assert_ne!(*other, record(), "{i}");
+        }
     }
 
     #[test]

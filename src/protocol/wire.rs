@@ -403,12 +403,14 @@ mod tests {
         reader
     }
 
+    /// REC-15.
     #[test]
     fn unsigned_varints_have_the_published_bytes() {
-        let vectors: [(u32, &[u8]); 6] = [
+        let vectors: [(u32, &[u8]); 7] = [
             (0, &[0]),
             (127, &[0x7f]),
             (128, &[0x80, 0x01]),
+            (8191, &[0xff, 0x3f]),
             (8192, &[0x80, 0x40]),
             (134_217_728, &[0x80, 0x80, 0x80, 0x40]),
             (u32::MAX, &[0xff, 0xff, 0xff, 0xff, 0x0f]),

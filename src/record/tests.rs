@@ -73,6 +73,7 @@ fn verdict(bytes: &[u8]) -> Result<(), BatchError> {
     RecordBatch::split_first(bytes).and_then(|(batch, _)| batch.validate())
 }
 
+/// REC-01, REC-23.
 #[test]
 fn a_batch_has_the_bytes_that_the_format_says() {
     let headers = [Header { name: "h".into(), value: None }];
@@ -101,6 +102,7 @@ fn a_batch_has_the_bytes_that_the_format_says() {
     assert_eq!(bytes_of(&builder), expected.concat());
 }
 
+/// REC-22.
 #[test]
 fn a_record_that_does_not_fit_writes_nothing_and_goes_into_the_next_segment() {
     let value = [7; 20];
@@ -135,6 +137,34 @@ fn finishing_again_renumbers_the_header_and_leaves_the_records_alone() {
     assert_eq!((header.producer_id, header.producer_epoch, header.base_sequence), (1, 3, 0));
 }
 
+/// REC-07.
+#[test]
+fn the_broker_may_set_base_offset_and_leader_epoch_without_a_new_checksum() {
+    let mut batch = built(&[data(b"one"), data(b"two")]);
+    batch[offset::BASE_OFFSET..][..8].copy_from_slice(&1_000i64.to_be_bytes());
+    batch[offset::PARTITION_LEADER_EPOCH..][..4].copy_from_slice(&7i32.to_be_bytes());
+    assert_eq!(verdict(&batch), Ok(()));
+    let (read, _) = RecordBatch::split_first(&batch).unwrap();
+    let offsets: Vec<_> = read.records().unwrap().map(|r| r.unwrap().offset).collect();
+    assert_eq!(offsets, [1_000, 1_001]);
+}
+
+/// REC-08, REC-09: made with Kafka's own `MemoryRecords`.
+#[test]
+fn checksums_are_those_of_java() {
+    assert_eq!(crc32c::crc32c(b"Some String"), 608_512_271);
+    let parts = crc32c::crc32c_append(crc32c::crc32c(b"Some "), b"String");
+    assert_eq!(parts, 608_512_271);
+    let [first, second] =
+        [(b"key1", b"value1", 283_843), (b"key2", b"value2", 1_234)].map(|(k, v, timestamp)| {
+            RecordData { key: Some(k), value: Some(v), headers: &[], timestamp }
+        });
+    let batch = built(&[first, second]);
+    let crc = u32::from_be_bytes(batch[offset::CRC..][..4].try_into().unwrap());
+    assert_eq!(crc, 3_851_219_455);
+}
+
+/// REC-06.
 #[test]
 fn a_flipped_bit_anywhere_after_the_checksum_is_found() {
     let good = built(&[data(b"one"), data(b"two")]);
@@ -155,6 +185,7 @@ fn a_batch_cut_anywhere_is_refused() {
     }
 }
 
+/// REC-06.
 #[test]
 fn headers_that_lie_are_refused() {
     let good = built(&[data(b"one"), data(b"two")]);
@@ -186,6 +217,7 @@ fn headers_that_lie_are_refused() {
     assert_eq!(verdict(&huge), count(0x7fff_ffff, 0x7fff_fffe));
 }
 
+/// REC-12.
 #[test]
 fn records_that_lie_are_refused() {
     let good = built(&[data(b"one"), data(b"two")]);
@@ -212,6 +244,7 @@ fn the_estimate_is_that_of_java() {
 }
 
 proptest! {
+    /// RA-05, REC-01, REC-05, REC-10, REC-11, REC-20, REC-22, REC-27.
     #[test]
     fn what_is_built_is_read_whatever_the_segments(
         records in vec(record(), 1..20),

@@ -108,9 +108,10 @@ mod tests {
         out
     }
 
+    /// REC-13, REC-14.
     #[test]
     fn numbers_have_the_published_bytes() {
-        let vectors: [(i64, &[u8]); 9] = [
+        let vectors: [(i64, &[u8]); 11] = [
             (0, &[0x00]),
             (-1, &[0x01]),
             (1, &[0x02]),
@@ -119,6 +120,8 @@ mod tests {
             (64, &[0x80, 0x01]),
             (8191, &[0xfe, 0x7f]),
             (i32::MAX.into(), &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
+            (i32::MIN.into(), &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+            (i64::MAX, &[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
             (i64::MIN, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]),
         ];
         for (value, bytes) in vectors {
@@ -127,6 +130,7 @@ mod tests {
         }
     }
 
+    /// REC-16.
     #[test]
     fn a_number_that_is_cut_or_too_long_is_refused_and_nothing_is_taken() {
         for bytes in [&[][..], &[0x80], &[0xff; 10], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x00]] {

@@ -147,7 +147,7 @@ impl<C: KafkaClient> Sender<C> {
                 };
             }
         };
-        let facts = self.facts(id, &batch, response.error_code);
+        let facts = self.facts(id, &batch, response);
         let code = response.error_code;
         if !code.is_none() {
             batch.maybe_persisted |= !code.proves_not_appended();
@@ -172,15 +172,21 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    fn facts(&self, id: PartitionId, batch: &ProducerBatch, code: ErrorCode) -> Facts {
+    fn facts(
+        &self,
+        id: PartitionId,
+        batch: &ProducerBatch,
+        response: &PartitionProduceResponse,
+    ) -> Facts {
         let sequences = &self.index.partition(id).sequences;
         Facts {
-            code,
+            code: response.error_code,
             stamped: batch.stamp.is_some(),
             first_outstanding: batch.stamp.is_some_and(|stamp| sequences.is_first(&stamp)),
             maybe_persisted: batch.maybe_persisted,
             retries_left: self.retries_left(batch),
             divisible: batch.record_count() > 1,
+            log_start_known: response.log_start_offset >= 0,
         }
     }
 
@@ -254,9 +260,7 @@ impl<C: KafkaClient> Sender<C> {
         code: ErrorCode,
         now: MonoTime,
     ) -> Error {
-        let message = "the batch was refused because of other records in it; send this one again";
-        let cause = DeliveryCause::Broker { code, message: message.into() };
-        self.delivery_error(id, batch, cause, now)
+        self.delivery_error(id, batch, DeliveryCause::BatchRejected { code }, now)
     }
 
     /// A refusal right behind the last acknowledged batch means that the broker has lost data or

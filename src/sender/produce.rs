@@ -221,7 +221,8 @@ impl<C: KafkaClient> Sender<C> {
         phases.depart(&partition.vacancies, *retry_at, now);
         batch.node = Some(node);
         batch.attempts += 1;
-        batch.leader_epoch = partition.leader_epoch;
+        // Metadata without epochs, of an older broker, makes no leader look newer later on.
+        batch.leader_epoch = batch.leader_epoch.max(partition.leader_epoch);
         let (producer_id, epoch, sequence) = match &batch.stamp {
             Some(stamp) => (stamp.producer.id, stamp.producer.epoch, stamp.base_sequence),
             None => (-1, -1, -1),

@@ -108,3 +108,47 @@ fn halves(whole: &RecordBatchBuilder) -> Option<Vec<RecordBatchBuilder>> {
     }
     Some(parts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Header, RecordBatch};
+
+    /// PB-04, PB-05.
+    #[test]
+    fn the_parts_hold_the_records_whole_and_in_order() {
+        let headers = [
+            Header { name: "h".into(), value: Some(b"1"[..].into()) },
+            Header { name: "h".into(), value: None },
+        ];
+        let mut whole = RecordBatchBuilder::new(Vec::with_capacity(1000));
+        for i in 0..5u8 {
+            let (value, count) = ([b'a' + i; 10], usize::from(i) % 3);
+            let value = (i != 3).then_some(&value[..]);
+            let key = Some(&b"key"[..]).filter(|_| i % 2 == 0);
+            let timestamp = 1_000 - i64::from(i);
+            let data = RecordData { key, value, headers: &headers[..count], timestamp };
+            whole.try_append(&data).unwrap();
+        }
+        let mut parts = halves(&whole).unwrap();
+        let counts: Vec<_> = parts.iter().map(RecordBatchBuilder::count).collect();
+        assert_eq!(counts, [2, 2, 1]);
+        let mut expected = whole.records();
+        let mut sequence = 7;
+        for part in &mut parts {
+            part.finish(70, 1, sequence, false);
+            let bytes: Vec<u8> = part.segments().flatten().copied().collect();
+            let (batch, rest) = RecordBatch::split_first(&bytes).unwrap();
+            assert!(rest.is_empty() && batch.validate().is_ok());
+            let header = batch.header();
+            assert_eq!((header.base_offset, header.base_sequence), (0, sequence));
+            sequence += part.count() as i32;
+            for (place, record) in (0..).zip(batch.records().unwrap()) {
+                let (record, mut expected) = (record.unwrap(), expected.next().unwrap().unwrap());
+                expected.offset = place;
+                assert_eq!(record, expected);
+            }
+        }
+        assert!(expected.next().is_none());
+    }
+}

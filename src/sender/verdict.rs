@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub(super) retries_left: bool,
     /// The batch has more than one record.
     pub(super) divisible: bool,
+    /// The broker knows where the partition's log begins: it still has the partition.
+    pub(super) log_start_known: bool,
 }
 
 /// What is to be done with the batch.
@@ -66,7 +68,10 @@ fn refuses_sequence(code: ErrorCode) -> bool {
 }
 
 fn refused_sequence(facts: &Facts) -> Verdict {
-    if !facts.first_outstanding {
+    if facts.code == ErrorCode::UNKNOWN_PRODUCER_ID && !facts.log_start_known {
+        // The partition has left the broker while it answered. Its new leader may know us.
+        Verdict::Retry
+    } else if !facts.first_outstanding {
         // The one before it is missing still; this one's turn comes after it.
         Verdict::Retry
     } else if facts.maybe_persisted {
@@ -105,6 +110,7 @@ mod tests {
             maybe_persisted: false,
             retries_left: true,
             divisible: true,
+            log_start_known: true,
         }
     }
 
@@ -120,6 +126,18 @@ mod tests {
         assert_eq!(verdict(&Facts { first_outstanding: false, ..first }), Verdict::Retry);
         assert_eq!(verdict(&first), Verdict::RetryAfterBump);
         assert_eq!(verdict(&Facts { stamped: false, ..first }), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_broker_that_has_lost_the_partition_does_not_end_the_epoch() {
+        let unknown = facts(ErrorCode::UNKNOWN_PRODUCER_ID);
+        for maybe_persisted in [false, true] {
+            let facts = Facts { log_start_known: false, maybe_persisted, ..unknown };
+            assert_eq!(verdict(&facts), Verdict::Retry);
+        }
+        let out_of_order = facts(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        let facts = Facts { log_start_known: false, ..out_of_order };
+        assert_eq!(verdict(&facts), Verdict::RetryAfterBump);
     }
 
     #[test]

@@ -125,12 +125,14 @@ impl Sequences {
     }
 
     /// The batch is given up and its sequence may be missing in the log: a new beginning is due,
-    /// unless no later sequence was ever given.
+    /// unless the broker has accepted a later sequence and thus has no gap.
     pub(crate) fn on_given_up(&mut self, stamp: &Stamp) {
         if self.remove(stamp).is_none() || stamp.generation != self.generation {
             return;
         }
-        self.bump_due = true;
+        let is_past =
+            |acked: i32| acked.wrapping_sub(stamp.base_sequence) & i32::MAX < i32::MAX / 2;
+        self.bump_due |= !self.last_acked.is_some_and(is_past);
         self.invariants();
     }
 
@@ -230,6 +232,7 @@ mod tests {
         assert!(s.stamp(FIRST, 1).is_some() && s.stamp(FIRST, 1).is_some());
     }
 
+    /// REC-03, REC-04.
     #[test]
     fn sequences_count_records_and_wrap_to_zero() {
         let mut s = Sequences::default();
@@ -242,6 +245,8 @@ mod tests {
         s.next = i32::MAX - 1;
         assert_eq!(s.stamp(FIRST, 3).unwrap().base_sequence, i32::MAX - 1);
         assert_eq!(s.stamp(FIRST, 1).unwrap().base_sequence, 1);
+        let sums = [(i32::MAX, 1), (i32::MAX - 5, 10), (i32::MAX, 100), (7, 0)];
+        assert_eq!(sums.map(|(sequence, by)| advance(sequence, by)), [0, 4, 99, 7]);
     }
 
     #[test]
@@ -294,6 +299,17 @@ mod tests {
         assert_eq!((c.base_sequence, c.producer), (0, SECOND));
         assert!(b.precedes(&c));
         assert!(s.follows_last_acked(&c));
+    }
+
+    #[test]
+    fn a_batch_given_up_before_one_that_was_accepted_leaves_no_gap() {
+        let mut s = under_way();
+        let (a, b) = (s.stamp(FIRST, 2).unwrap(), s.stamp(FIRST, 1).unwrap());
+        s.on_expired_in_flight(&a);
+        s.on_delivered(&b);
+        s.on_given_up(&a);
+        assert!(!s.is_bump_due());
+        assert_eq!(s.stamp(FIRST, 1).unwrap().base_sequence, 4);
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn little_memory_and_many_threads_deliver_everything() {
     assert_eq!(cluster.count("t"), 16 * 500);
 }
 
+/// BP-07.
 #[test]
 fn memory_that_stays_taken_ends_a_send_after_max_block() {
     let cluster = TestCluster::builder().topic("t", 1).start();

@@ -75,6 +75,7 @@ fn every_level_of_acks_delivers() {
     }
 }
 
+/// RA-09.
 #[test]
 fn records_of_many_threads_arrive_once_and_in_each_threads_order() {
     const THREADS: usize = 8;

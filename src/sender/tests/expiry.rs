@@ -16,6 +16,7 @@ fn lose(s: &Scenario, node: i32) {
     s.client.0.borrow_mut().down.insert(NodeId(node), MonoTime::MAX);
 }
 
+/// PB-06, RA-21, SND-24, SND-55.
 #[test]
 fn an_unsent_batch_expires_at_its_deadline_and_leaves_no_gap() {
     let mut s = Scenario::new(|_| {});
@@ -30,6 +31,7 @@ fn an_unsent_batch_expires_at_its_deadline_and_leaves_no_gap() {
     assert!(slept.is_none_or(|slept| slept > Duration::ZERO), "{slept:?}");
     let error = failure(&delivery);
     assert_eq!((&error.cause, error.attempts), (&DeliveryCause::Timeout, 0));
+    assert!(error.last.is_none());
     assert_eq!((error.persisted, error.elapsed), (Persisted::No, TIMEOUT));
     assert!(s.memory_is_whole());
     reach(&s, 1);
@@ -37,6 +39,7 @@ fn an_unsent_batch_expires_at_its_deadline_and_leaves_no_gap() {
     assert_eq!(s.told(), [told(0, 0, "b")]);
 }
 
+/// SND-56.
 #[test]
 fn batches_of_several_partitions_expire_together() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0), (1, 0)]);
@@ -52,7 +55,8 @@ fn batches_of_several_partitions_expire_together() {
     assert_eq!(failure(&deliveries[0]).persisted, Persisted::No);
 }
 
-/// KAFKA-19012: an expired batch's buffer must not be reused while it is still being written.
+/// SND-49: KAFKA-19012: an expired batch's buffer must not be reused while it is still being
+/// written.
 #[test]
 fn an_expired_batchs_bytes_stay_with_the_request_until_its_end() {
     let mut s = Scenario::new(|_| {});
@@ -71,6 +75,7 @@ fn an_expired_batchs_bytes_stay_with_the_request_until_its_end() {
     assert_eq!(failure(&delivery).cause, DeliveryCause::Timeout);
 }
 
+/// SND-50.
 #[test]
 fn a_good_answer_in_the_turn_of_the_deadline_comes_too_late() {
     let mut s = Scenario::new(|_| {});
@@ -98,6 +103,25 @@ fn a_late_success_of_an_expired_batch_lets_the_next_one_go_on_in_sequence() {
     assert_eq!(offset(&next), Some(1));
 }
 
+/// SND-25.
+#[test]
+fn an_expired_first_whose_fate_stays_unknown_is_in_the_log_if_a_later_one_is() {
+    let mut s = Scenario::begun(|_| {});
+    s.append(0, "a");
+    let sent_first = s.sent_one();
+    s.advance(50 * SECOND);
+    s.append(0, "b");
+    let sent_second = s.sent_one();
+    s.advance(70 * SECOND);
+    s.settle();
+    s.answer(&sent_second, OK, 2);
+    s.append(0, "c");
+    assert_eq!(s.sent().len(), 0);
+    s.time_out(&sent_first);
+    assert_eq!(s.told(), [told(0, 3, "c")], "the broker has no gap");
+}
+
+/// SND-28.
 #[test]
 fn an_expired_batch_whose_fate_stays_unknown_ends_the_epoch() {
     let mut s = Scenario::new(|_| {});
@@ -111,6 +135,7 @@ fn an_expired_batch_whose_fate_stays_unknown_ends_the_epoch() {
     assert_eq!(s.id_requests, 1, "a bump is the client's own");
 }
 
+/// SND-25.
 #[test]
 fn an_expired_first_with_a_later_success_needs_no_new_epoch_if_it_is_in_the_log() {
     let mut s = Scenario::begun(|_| {});
@@ -130,6 +155,7 @@ fn an_expired_first_with_a_later_success_needs_no_new_epoch_if_it_is_in_the_log(
     assert_eq!(s.told(), [told(0, 3, "c")]);
 }
 
+/// SND-26.
 #[test]
 fn an_expired_first_that_is_lost_has_the_later_one_renumbered_after_its_own_refusal() {
     let mut s = Scenario::begun(|_| {});
@@ -153,6 +179,7 @@ fn an_expired_first_that_is_lost_has_the_later_one_renumbered_after_its_own_refu
     assert!(s.memory_is_whole());
 }
 
+/// SND-53, SND-54.
 #[test]
 fn an_expired_batch_is_neither_retried_nor_split() {
     for code in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::MESSAGE_TOO_LARGE] {
@@ -172,6 +199,7 @@ fn an_expired_batch_is_neither_retried_nor_split() {
     }
 }
 
+/// SND-52.
 #[test]
 fn with_one_request_in_flight_an_expired_batch_holds_the_partition_until_its_answer() {
     let mut s = Scenario::new(|s| {
@@ -187,6 +215,7 @@ fn with_one_request_in_flight_an_expired_batch_holds_the_partition_until_its_ans
     assert_eq!(s.sent_one().batch().values, ["b"]);
 }
 
+/// RA-23, RA-24.
 #[test]
 fn a_retry_keeps_the_age_of_its_batch_and_expires_while_it_waits() {
     let mut s = Scenario::new(|s| {
@@ -212,6 +241,7 @@ fn a_retry_keeps_the_age_of_its_batch_and_expires_while_it_waits() {
     assert_eq!(s.told(), [told(1, 0, "b")]);
 }
 
+/// RA-23.
 #[test]
 fn time_without_a_leader_and_time_in_line_are_told_apart() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
@@ -262,6 +292,7 @@ fn neither_linger_nor_a_requests_own_time_expires_a_batch() {
     assert!(is_open(&delivery));
 }
 
+/// RA-22.
 #[test]
 fn a_deadline_of_the_longest_time_out_does_not_overflow() {
     let mut s =
@@ -273,6 +304,7 @@ fn a_deadline_of_the_longest_time_out_does_not_overflow() {
     assert!(is_open(&delivery));
 }
 
+/// SND-07.
 #[test]
 fn a_callback_of_an_expired_batch_may_send_again() {
     let mut s = Scenario::begun(|_| {});
@@ -293,4 +325,85 @@ fn a_callback_of_an_expired_batch_may_send_again() {
     reach(&s, 1);
     s.append(0, "c");
     assert_eq!(s.told(), [told(0, 1, "b"), told(0, 2, "c")]);
+}
+
+/// RA-21.
+#[test]
+fn a_batch_behind_a_request_under_way_expires_at_its_own_time() {
+    let mut s = Scenario::new(|s| {
+        s.sender.one_in_flight = true;
+        s.sender.idempotent = false;
+    });
+    let first = s.append(0, "a");
+    s.sent_one();
+    s.advance(50 * SECOND);
+    let second = s.append(0, "b");
+    s.advance(TIMEOUT - MS);
+    s.settle();
+    assert!(!is_open(&first) && is_open(&second));
+    assert_eq!(s.settle(), Some(MS));
+    s.advance(MS);
+    assert_eq!(s.sent().len(), 0);
+    let error = failure(&second);
+    assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Timeout, Persisted::No));
+}
+
+/// RA-31.
+#[test]
+fn a_batch_that_is_nearly_over_time_is_sent_all_the_same() {
+    let mut s = Scenario::new(|_| {});
+    lose(&s, 1);
+    let delivery = s.append(0, "a");
+    s.advance(TIMEOUT - MS);
+    assert_eq!(s.settle(), Some(MS));
+    reach(&s, 1);
+    assert_eq!(s.sent_one().told(), told(0, 0, "a"));
+    assert_eq!(s.settle(), Some(MS));
+    s.advance(MS);
+    s.settle();
+    assert_eq!(failure(&delivery).persisted, Persisted::Unknown);
+}
+
+/// PB-06, PB-07: a user's clock may be ahead of the sender's.
+#[test]
+fn a_record_from_the_future_does_not_expire() {
+    let mut s = Scenario::new(|_| {});
+    s.advance(10 * TIMEOUT);
+    let delivery = s.append(0, "a");
+    for _ in 0..3 {
+        s.sender.run_once(MonoTime::ZERO).unwrap();
+    }
+    let sent = s.client.0.borrow_mut().sent().remove(0);
+    s.client.0.borrow_mut().answer(&sent, |_| verdict(ErrorCode::NOT_ENOUGH_REPLICAS, -1));
+    for _ in 0..3 {
+        s.sender.run_once(MonoTime::ZERO).unwrap();
+    }
+    assert!(is_open(&delivery));
+    let (_, again) = s.until_sent();
+    s.answer(&again, OK, 3);
+    assert_eq!(offset(&delivery), Some(3));
+}
+
+/// PB-01.
+#[test]
+fn a_callback_runs_once_though_an_expired_batch_is_answered_later() {
+    for code in [OK, ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::NOT_ENOUGH_REPLICAS] {
+        let mut s = Scenario::new(|_| {});
+        let told_of = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told_of);
+        let callback = move |result: Result<&RecordMetadata, &Error>| {
+            assert!(matches!(result, Err(Error::Delivery(e)) if e.cause == DeliveryCause::Timeout));
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let delivery = s.append_with("a", Box::new(callback));
+        let sent = s.sent_one();
+        s.advance(TIMEOUT);
+        s.settle();
+        assert_eq!(told_of.load(Ordering::Relaxed), 1);
+        s.answer(&sent, code, 5);
+        s.advance(TIMEOUT);
+        s.settle();
+        assert_eq!(told_of.load(Ordering::Relaxed), 1);
+        assert_eq!(failure(&delivery).cause, DeliveryCause::Timeout);
+    }
 }

@@ -142,7 +142,7 @@ pub(super) fn verdict(code: crate::protocol::ErrorCode, offset: i64) -> Partitio
         error_code: code,
         base_offset: offset,
         log_append_time_ms: -1,
-        log_start_offset: -1,
+        log_start_offset: 0,
         record_errors: Vec::new(),
         error_message: None,
         current_leader: None,

@@ -48,12 +48,13 @@ fn close_sends_at_once_what_the_sender_has_not_heard_of() {
     assert_eq!(s.metadata_requests, begun, "the leader is known");
 }
 
+/// SND-08.
 #[test]
 fn a_topic_given_up_as_a_record_came_is_asked_for_again() {
     let mut s = Scenario::new(|setup| {
         setup.sender.delivery_timeout = 3_000 * SECOND;
     });
-    s.append(0, "v");
+    let delivery = s.append(0, "v");
     hold_news_back(&s);
     // Idle for long enough, as far as the sender knows.
     for _ in 0..4 {
@@ -62,8 +63,10 @@ fn a_topic_given_up_as_a_record_came_is_asked_for_again() {
     }
     assert!(s.sender.metadata.cluster().topic("t").is_none(), "it was to be given up");
     s.accumulator.inbox.push(Event::Partition(PartitionId(0), MonoTime::ZERO));
-    let (time, _) = s.until_sent();
+    let (time, sent) = s.until_sent();
     assert!(time < 5 * SECOND, "{time:?}");
+    s.answer(&sent, OK, 6);
+    assert_eq!(offset(&delivery), Some(6));
 }
 
 #[test]

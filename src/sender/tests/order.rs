@@ -7,6 +7,7 @@ fn lingering(s: &mut Setup) {
     s.sender.linger = 50 * MS;
 }
 
+/// SND-01.
 #[test]
 fn a_record_goes_to_its_leader_and_its_offset_comes_back() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
@@ -33,6 +34,7 @@ fn a_request_carries_one_batch_of_each_partition() {
     assert_eq!((sent[1].told(), sent[2].told()), (told(0, 2, "b"), told(0, 3, "e")));
 }
 
+/// RA-01, RA-03.
 #[test]
 fn a_full_request_ends_before_the_next_batch_and_the_next_request_begins_there() {
     let mut s = Scenario::new(|s| {
@@ -55,6 +57,47 @@ fn a_full_request_ends_before_the_next_batch_and_the_next_request_begins_there()
     assert_eq!(order, expected);
 }
 
+/// RA-01, RA-03.
+#[test]
+fn a_request_takes_batches_as_long_as_they_fit_and_the_next_one_begins_behind_them() {
+    let mut s = Scenario::new(|s| {
+        s.leaders = vec![(1, 0); 3];
+        (s.sender.idempotent, s.max_in_flight) = (false, 1);
+        // Each batch has 61 bytes of header and a record of 13.
+        s.sender.max_request_size = 150;
+    });
+    for _ in 0..2 {
+        for partition in [0, 1, 2] {
+            s.append(partition, "value");
+        }
+    }
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        let sent = s.sent().remove(0);
+        requests.push(sent.partitions());
+        s.answer(&sent, OK, 0);
+    }
+    assert_eq!(requests, [vec![0, 1], vec![0, 2], vec![1, 2]]);
+}
+
+/// RA-02, RA-25.
+#[test]
+fn a_partition_that_waits_for_its_answer_is_passed_over() {
+    let mut s = Scenario::new(|s| {
+        s.leaders = vec![(1, 0); 2];
+        s.sender.one_in_flight = true;
+        s.sender.idempotent = false;
+    });
+    s.append(0, "a");
+    let first = s.sent_one();
+    s.append(0, "b");
+    s.append(1, "x");
+    assert_eq!(s.sent_one().batch().values, ["x"]);
+    s.answer(&first, OK, 0);
+    assert_eq!(s.sent_one().batch().values, ["b"]);
+}
+
+/// RA-08, RA-10.
 #[test]
 fn a_batch_lingers_and_the_sender_sleeps_until_the_first_one_is_due() {
     let mut s = Scenario::new(|s| {
@@ -75,13 +118,16 @@ fn a_batch_lingers_and_the_sender_sleeps_until_the_first_one_is_due() {
     assert_eq!(s.sent_one().batch().values, ["b"]);
 }
 
+/// RA-04.
 #[test]
 fn a_full_batch_does_not_linger_and_the_one_behind_it_does() {
     let mut s = Scenario::begun(lingering);
     let value = "v".repeat(300);
-    for _ in 0..4 {
+    for _ in 0..3 {
         s.append(0, &value);
     }
+    assert_eq!(s.sent().len(), 0, "there is room left");
+    s.append(0, &value);
     let sent = s.sent_one();
     assert_eq!(sent.batch().values, [value.as_str(); 3]);
     assert_eq!(s.settle(), Some(50 * MS));
@@ -89,6 +135,7 @@ fn a_full_batch_does_not_linger_and_the_one_behind_it_does() {
     assert_eq!(s.sent_one().told(), told(0, 4, &value));
 }
 
+/// RA-06.
 #[test]
 fn a_record_larger_than_a_batch_has_one_to_itself_and_goes_at_once() {
     let mut s = Scenario::begun(lingering);
@@ -99,6 +146,7 @@ fn a_record_larger_than_a_batch_has_one_to_itself_and_goes_at_once() {
     assert!(is_open(&delivery));
 }
 
+/// SND-06.
 #[test]
 fn with_one_request_in_flight_the_next_batch_waits_also_for_another_leader() {
     let mut s = Scenario::new(|s| {
@@ -121,6 +169,7 @@ fn with_one_request_in_flight_the_next_batch_waits_also_for_another_leader() {
     assert_eq!(offset(&second), Some(1));
 }
 
+/// REC-02.
 #[test]
 fn without_idempotence_batches_carry_no_producer_id() {
     let mut s = Scenario::new(|s| s.sender.idempotent = false);

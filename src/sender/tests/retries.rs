@@ -14,6 +14,7 @@ fn without_ids(s: &mut Setup) {
     s.sender.idempotent = false;
 }
 
+/// SND-04, SND-05.
 #[test]
 fn a_lost_connection_is_one_attempt_and_the_sequence_stays() {
     let mut s = Scenario::new(|s| s.sender.retries = 1);
@@ -28,6 +29,7 @@ fn a_lost_connection_is_one_attempt_and_the_sequence_stays() {
     assert!(s.memory_is_whole());
 }
 
+/// SND-04.
 #[test]
 fn when_retries_are_used_up_the_last_failure_is_told() {
     let mut s = Scenario::new(|s| s.sender.retries = 1);
@@ -52,6 +54,7 @@ fn bytes_that_never_left_prove_that_nothing_is_in_the_log() {
     assert_eq!(failure(&delivery).persisted, Persisted::No);
 }
 
+/// RA-12, UTIL-01.
 #[test]
 fn the_backoff_doubles_with_jitter_and_never_exceeds_its_bound() {
     let mut s = Scenario::new(|_| {});
@@ -67,6 +70,7 @@ fn the_backoff_doubles_with_jitter_and_never_exceeds_its_bound() {
     }
 }
 
+/// RA-11.
 #[test]
 fn a_partition_in_backoff_holds_up_no_other_one() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0); 2]);
@@ -79,6 +83,7 @@ fn a_partition_in_backoff_holds_up_no_other_one() {
     assert_eq!(s.until_sent().1.told(), told(0, 0, "a"));
 }
 
+/// RA-15, SND-72.
 #[test]
 fn a_moved_leader_is_asked_for_and_the_same_one_is_tried_after_the_backoff() {
     let mut s = Scenario::new(|_| {});
@@ -92,6 +97,7 @@ fn a_moved_leader_is_asked_for_and_the_same_one_is_tried_after_the_backoff() {
     assert!(took >= 80 * MS && again.node == 1, "{took:?}");
 }
 
+/// RA-14.
 #[test]
 fn a_leader_of_a_newer_epoch_is_tried_at_once() {
     let mut s = Scenario::new(|_| {});
@@ -103,6 +109,42 @@ fn a_leader_of_a_newer_epoch_is_tried_at_once() {
     assert_eq!((s.sent_one().node, s.now()), (2, MonoTime::ZERO + SECOND));
 }
 
+/// PB-10, SND-70.
+#[test]
+fn only_a_leader_newer_than_that_of_the_last_attempt_ends_the_backoff() {
+    let mut s = Scenario::new(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(SECOND);
+    s.leaders = vec![(2, 1)];
+    s.answer(&sent, NOT_LEADER, -1);
+    let again = s.sent_one();
+    assert_eq!((again.node, s.now()), (2, MonoTime::ZERO + SECOND));
+    s.advance(SECOND);
+    s.answer(&again, NOT_LEADER, -1);
+    let (took, third) = s.until_sent();
+    assert!(took >= 160 * MS && third.node == 2, "{took:?}");
+}
+
+/// PB-11.
+#[test]
+fn an_epoch_that_was_met_is_not_forgotten_where_metadata_has_none() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 3)]);
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.advance(SECOND);
+    s.leaders = vec![(2, -1)];
+    s.answer(&sent, NOT_LEADER, -1);
+    let (took, again) = s.until_sent();
+    assert!(took >= 80 * MS && again.node == 2, "{took:?}");
+    s.advance(SECOND);
+    s.leaders = vec![(1, 4)];
+    let begun = s.now();
+    s.answer(&again, NOT_LEADER, -1);
+    assert_eq!((s.sent_one().node, s.now()), (1, begun));
+}
+
+/// RA-13.
 #[test]
 fn a_backoff_goes_on_over_a_move_without_a_newer_epoch() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, -1)]);
@@ -116,6 +158,7 @@ fn a_backoff_goes_on_over_a_move_without_a_newer_epoch() {
     assert!(took >= 80 * MS && again.node == 2, "{took:?}");
 }
 
+/// SND-73.
 #[test]
 fn a_leader_named_in_the_answer_is_tried_at_once() {
     let mut s = Scenario::new(|_| {});
@@ -125,8 +168,25 @@ fn a_leader_named_in_the_answer_is_tried_at_once() {
     s.answer_with(&sent, &moved_to(2, 5));
     let again = s.sent_one();
     assert_eq!((again.node, again.told()), (2, sent.told()));
+    // A broker not met yet, whose address comes along.
+    let topics = vec![crate::protocol::TopicProduceResponse {
+        topic: again.batch().topic.clone(),
+        partitions: vec![moved_to(7, 6)],
+    }];
+    let endpoint =
+        crate::protocol::NodeEndpoint { node_id: 7, host: "seven".into(), port: 9097, rack: None };
+    let response = crate::protocol::ProduceResponse {
+        topics,
+        throttle_time_ms: 0,
+        node_endpoints: vec![endpoint],
+    };
+    s.client.0.borrow_mut().respond(&again, &response);
+    let third = s.sent_one();
+    assert_eq!((third.node, third.told()), (7, sent.told()));
+    assert_eq!(s.now(), MonoTime::ZERO);
 }
 
+/// SND-74.
 #[test]
 fn each_partition_of_an_answer_is_handled_by_its_own_code() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0); 3]);
@@ -143,6 +203,7 @@ fn each_partition_of_an_answer_is_handled_by_its_own_code() {
     assert_eq!(s.until_sent().1.partitions(), [2]);
 }
 
+/// SND-13.
 #[test]
 fn a_refusal_without_idempotence_fails_at_once() {
     let mut s = Scenario::new(without_ids);
@@ -151,8 +212,33 @@ fn a_refusal_without_idempotence_fails_at_once() {
     s.answer(&sent, ErrorCode::TOPIC_AUTHORIZATION_FAILED, -1);
     assert_eq!(failure(&delivery).attempts, 1);
     assert!(s.memory_is_whole());
+    s.advance(10 * SECOND);
+    assert_eq!((sent.batch().producer_id, s.sent().len()), (-1, 0));
 }
 
+/// SND-39, SND-40, SND-41: Java's producer is of no more use after the first one.
+#[test]
+fn a_refusal_for_good_ends_nothing_but_its_batch() {
+    use ErrorCode as Code;
+    for code in [Code::CLUSTER_AUTHORIZATION_FAILED, Code::UNSUPPORTED_FOR_MESSAGE_FORMAT] {
+        let mut s = Scenario::begun(|s| s.leaders = vec![(1, 0); 2]);
+        let delivery = s.append(0, "a");
+        let sent = s.sent_one();
+        let other = s.append(1, "x");
+        let sent_other = s.sent_one();
+        s.answer(&sent, code, -1);
+        assert_eq!(failure(&delivery).cause, broker_error(code));
+        s.answer(&sent_other, OK, 4);
+        assert_eq!(offset(&other), Some(4));
+        let next = s.append(0, "b");
+        let sent = s.sent_one();
+        assert_eq!(sent.told(), told(1, 0, "b"));
+        s.answer(&sent, OK, 5);
+        assert_eq!(offset(&next), Some(5));
+    }
+}
+
+/// SND-65.
 #[test]
 fn the_brokers_words_go_before_the_usual_ones() {
     let mut s = Scenario::new(without_ids);
@@ -167,6 +253,7 @@ fn the_brokers_words_go_before_the_usual_ones() {
     }
 }
 
+/// PB-09, SND-51.
 #[test]
 fn records_that_the_broker_names_get_its_words_and_the_others_are_told_apart() {
     let mut s = Scenario::new(|s| {
@@ -190,7 +277,8 @@ fn records_that_the_broker_names_get_its_words_and_the_others_are_told_apart() {
         other => panic!("{other:?}"),
     };
     assert_eq!((message(0).as_str(), message(2).as_str()), ("no key", "bad batch"));
-    assert!(message(1).contains("because of other records"), "{}", message(1));
+    assert_eq!(failure(&deliveries[1]).cause, DeliveryCause::BatchRejected { code });
+    assert!(deliveries.iter().all(|d| failure(d).persisted == Persisted::No));
 }
 
 #[test]
@@ -210,6 +298,7 @@ fn an_answer_that_cant_be_read_costs_the_connection_and_one_that_omits_a_batch_a
     assert_eq!(offset(&delivery), Some(0));
 }
 
+/// SND-16, SND-22.
 #[test]
 fn answers_out_of_order_are_retried_in_the_order_of_sequences_one_at_a_time() {
     let mut s = Scenario::begun(|_| {});
@@ -238,6 +327,7 @@ fn answers_out_of_order_are_retried_in_the_order_of_sequences_one_at_a_time() {
     assert_eq!(s.id_requests, 1);
 }
 
+/// SND-23.
 #[test]
 fn a_second_batch_that_is_in_the_log_first_does_not_renumber_the_first() {
     let mut s = Scenario::begun(|_| {});
@@ -254,6 +344,7 @@ fn a_second_batch_that_is_in_the_log_first_does_not_renumber_the_first() {
     assert_eq!(s.told(), [told(0, 3, "c")]);
 }
 
+/// SND-42.
 #[test]
 fn a_broker_that_speaks_no_version_of_ours_fails_the_batch_and_the_next_has_its_chance() {
     let mut s = Scenario::new(|_| {});

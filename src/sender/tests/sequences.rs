@@ -18,6 +18,7 @@ fn two_partitions(change: impl FnOnce(&mut Setup)) -> Scenario {
     })
 }
 
+/// SND-14, SND-43.
 #[test]
 fn sequences_grow_by_the_records_of_each_batch() {
     let mut s = Scenario::begun(|s| {
@@ -44,6 +45,7 @@ fn the_first_batch_of_an_epoch_travels_alone() {
     assert_eq!(s.told(), [told(0, 1, "b"), told(0, 2, "c")]);
 }
 
+/// SND-15.
 #[test]
 fn no_more_than_five_are_outstanding_answered_or_to_be_retried() {
     let mut s = Scenario::begun(|s| s.max_in_flight = 10);
@@ -67,6 +69,7 @@ fn no_more_than_five_are_outstanding_answered_or_to_be_retried() {
     assert_eq!(s.told(), [told(0, 5, "e"), told(0, 6, "f"), told(0, 7, "g")]);
 }
 
+/// SND-18, SND-35, SND-38.
 #[test]
 fn a_refusal_right_behind_the_last_acknowledged_batch_begins_anew() {
     for code in [OUT_OF_ORDER, UNKNOWN_PRODUCER, ErrorCode::INVALID_PRODUCER_EPOCH] {
@@ -82,6 +85,7 @@ fn a_refusal_right_behind_the_last_acknowledged_batch_begins_anew() {
     }
 }
 
+/// SND-45.
 #[test]
 fn the_very_first_batch_may_be_refused_for_its_sequence_too() {
     let mut s = Scenario::new(|_| {});
@@ -91,6 +95,7 @@ fn the_very_first_batch_may_be_refused_for_its_sequence_too() {
     assert_eq!(s.until_sent().1.told(), told(1, 0, "a"));
 }
 
+/// SND-17.
 #[test]
 fn behind_a_batch_that_fails_for_good_the_next_ones_begin_anew() {
     let mut s = Scenario::begun(|_| {});
@@ -193,6 +198,7 @@ fn a_lost_batch_is_sent_once_more_under_its_own_epoch_while_a_new_beginning_is_d
     assert!(s.memory_is_whole());
 }
 
+/// SND-33.
 #[test]
 fn a_duplicate_is_delivered_at_an_offset_that_nobody_knows() {
     let mut s = Scenario::begun(|_| {});
@@ -206,6 +212,7 @@ fn a_duplicate_is_delivered_at_an_offset_that_nobody_knows() {
     assert_eq!(s.told(), [told(0, 2, "b")]);
 }
 
+/// SND-37.
 #[test]
 fn two_batches_of_an_unknown_producer_begin_anew_together() {
     let mut s = Scenario::begun(|_| {});
@@ -235,6 +242,7 @@ fn one_bump_serves_all_partitions() {
     assert_eq!((stamps, s.id_requests), (vec![(1, 0); 2], 1));
 }
 
+/// SND-20, SND-21, SND-32.
 #[test]
 fn another_partitions_bump_is_taken_over_with_the_next_batch_but_not_by_retries() {
     for code in [OK, REFUSED] {
@@ -247,38 +255,111 @@ fn another_partitions_bump_is_taken_over_with_the_next_batch_but_not_by_retries(
         let (_, again) = s.until_sent();
         assert_eq!(again.told(), told(1, 0, "a"));
         s.answer(&again, OK, 1);
-        s.answer(&other, RETRIABLE, -1);
-        let (_, again) = s.until_sent();
-        assert_eq!(again.told(), told(0, 1, "x"));
-        s.answer(&again, code, 1);
+        let mut last = other;
+        for _ in 0..3 {
+            s.answer(&last, RETRIABLE, -1);
+            last = s.until_sent().1;
+            assert_eq!(last.told(), told(0, 1, "x"));
+        }
+        s.answer(&last, code, 1);
         s.append(1, "z");
         assert_eq!(s.told(), [told(1, 0, "z")], "{code}");
     }
 }
 
+/// SND-19.
+#[test]
+fn a_partition_at_rest_begins_anew_with_its_next_batch_after_anothers_bump() {
+    let mut s = two_partitions(|_| {});
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.answer(&sent, OUT_OF_ORDER, -1);
+    let (_, again) = s.until_sent();
+    s.answer(&again, OK, 1);
+    for (sequence, value) in [(0, "x"), (1, "y")] {
+        s.append(1, value);
+        let sent = s.sent_one();
+        assert_eq!((sent.partitions(), sent.told()), (vec![1], told(1, sequence, value)));
+        s.answer(&sent, OK, 1);
+    }
+}
+
+/// SND-36: such a broker has lost the partition while it answered. The new leader knows the
+/// producer.
+#[test]
+fn an_unknown_producer_at_a_broker_without_the_log_is_a_plain_retry() {
+    let mut s = Scenario::begun(|_| {});
+    let (lost, next) = (s.append(0, "a"), s.append(0, "b"));
+    let sent = s.sent();
+    s.time_out(&sent[0]);
+    let gone = PartitionProduceResponse { log_start_offset: -1, ..verdict(UNKNOWN_PRODUCER, -1) };
+    s.answer_with(&sent[1], &gone);
+    let (_, again) = s.until_sent();
+    assert_eq!(again.told(), told(0, 1, "a"));
+    s.answer_with(&again, &gone);
+    assert!(is_open(&lost));
+    for (sequence, value) in [(1, "a"), (2, "b")] {
+        let (_, again) = s.until_sent();
+        assert_eq!(again.told(), told(0, sequence, value));
+        s.answer(&again, OK, i64::from(sequence));
+    }
+    assert_eq!((offset(&lost), offset(&next)), (Some(1), Some(2)));
+}
+
+/// SND-29, SND-44.
 #[test]
 fn a_used_up_epoch_needs_a_new_id_and_stamped_batches_go_on_meanwhile() {
+    for is_lost in [false, true] {
+        let mut s = two_partitions_of_the_last_epoch();
+        s.append(0, "a");
+        let sent = s.sent_one();
+        s.append(1, "x");
+        let other = s.sent_one();
+        s.next_id = None;
+        s.answer(&sent, OUT_OF_ORDER, -1);
+        assert!(s.asks_for_id());
+        match is_lost {
+            true => s.time_out(&other),
+            false => s.answer(&other, RETRIABLE, -1),
+        }
+        let waiting = s.append(1, "y");
+        let (_, again) = s.until_sent();
+        assert_eq!((again.batch().producer_id, again.told()), (70, told(LAST_EPOCH, 1, "x")));
+        s.answer(&again, OK, 1);
+        s.advance(SECOND);
+        assert_eq!(s.sent().len(), 0, "a new batch without an id");
+        s.answer_id(OK, 71, 0);
+        let again = s.sent_one();
+        let stamps = again.batches.iter().map(|b| (b.producer_id, b.epoch, b.sequence));
+        assert_eq!(stamps.collect::<Vec<_>>(), [(71, 0, 0); 2]);
+        s.answer(&again, OK, 5);
+        assert_eq!(offset(&waiting), Some(5));
+    }
+}
+
+/// RA-20.
+#[test]
+fn a_refused_id_fails_what_has_no_sequence_and_leaves_the_rest() {
     let mut s = two_partitions_of_the_last_epoch();
     s.append(0, "a");
     let sent = s.sent_one();
-    s.append(1, "x");
+    let stamped = s.append(1, "x");
     let other = s.sent_one();
     s.next_id = None;
-    s.answer(&sent, OUT_OF_ORDER, -1);
-    assert!(s.asks_for_id());
+    s.answer(&sent, REFUSED, -1);
     s.answer(&other, RETRIABLE, -1);
-    let waiting = s.append(1, "y");
+    let unstamped = [s.append(0, "b"), s.append(1, "y")];
+    s.settle();
+    let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+    s.answer_id(code, -1, -1);
+    for delivery in &unstamped {
+        let error = failure(delivery);
+        assert_eq!((&error.cause, error.persisted), (&broker_error(code), Persisted::No));
+    }
     let (_, again) = s.until_sent();
-    assert_eq!((again.batch().producer_id, again.told()), (70, told(LAST_EPOCH, 1, "x")));
+    assert_eq!(again.told(), told(LAST_EPOCH, 1, "x"));
     s.answer(&again, OK, 1);
-    s.advance(SECOND);
-    assert_eq!(s.sent().len(), 0, "a new batch without an id");
-    s.answer_id(OK, 71, 0);
-    let again = s.sent_one();
-    let stamps = again.batches.iter().map(|b| (b.producer_id, b.epoch, b.sequence));
-    assert_eq!(stamps.collect::<Vec<_>>(), [(71, 0, 0); 2]);
-    s.answer(&again, OK, 5);
-    assert_eq!(offset(&waiting), Some(5));
+    assert_eq!(offset(&stamped), Some(1));
 }
 
 /// The partition that used the epoch up has nothing more to send; another one, which waits for its

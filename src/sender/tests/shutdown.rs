@@ -75,6 +75,7 @@ fn retries_go_on_while_there_is_time() {
     assert_eq!(offset(&delivery), Some(0));
 }
 
+/// RA-19, RA-32.
 #[test]
 fn at_the_deadline_the_rest_is_given_up_sent_or_not() {
     let mut s = Scenario::new(|_| {});
@@ -164,6 +165,7 @@ fn a_close_waits_for_a_producer_id_only_as_long_as_it_has_time() {
     }
 }
 
+/// SND-30.
 #[test]
 fn an_epoch_that_is_used_up_at_the_end_is_replaced_and_all_is_drained() {
     let mut s = Scenario::unconnected(|_| {});
@@ -180,6 +182,26 @@ fn an_epoch_that_is_used_up_at_the_end_is_replaced_and_all_is_drained() {
     }
     run_out(&mut s);
     assert_eq!(offset(&last), Some(1));
+}
+
+/// SND-31.
+#[test]
+fn a_close_that_gives_up_does_not_wait_for_the_id_that_replaces_a_used_up_epoch() {
+    let mut s = Scenario::unconnected(|_| {});
+    s.next_id = Some((70, i16::MAX - 1));
+    s.append(0, "a");
+    let sent = s.sent_one();
+    s.next_id = None;
+    s.answer(&sent, OK, 0);
+    let refused = s.append(0, "b");
+    let sent = s.sent_one();
+    s.answer(&sent, ErrorCode::UNKNOWN_PRODUCER_ID, -1);
+    let waiting = s.append(0, "c");
+    assert!(s.asks_for_id());
+    s.close(Duration::ZERO);
+    run_out(&mut s);
+    assert_eq!([closed(&refused), closed(&waiting)], [Persisted::No; 2]);
+    assert!(s.now() == MonoTime::ZERO && s.memory_is_whole());
 }
 
 #[test]

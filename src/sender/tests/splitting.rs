@@ -21,6 +21,7 @@ fn split(values: &[&str], change: impl FnOnce(&mut Setup)) -> (Scenario, Vec<Del
     (s, deliveries)
 }
 
+/// RA-28, RA-29, SND-46, SND-64.
 #[test]
 fn the_parts_follow_one_by_one_with_the_sequences_of_the_whole() {
     let (mut s, deliveries) = split(&["a", "b", "c", "d"], |_| {});
@@ -38,6 +39,10 @@ fn the_parts_follow_one_by_one_with_the_sequences_of_the_whole() {
     s.append(0, "e");
     s.advance(SECOND);
     assert_eq!(s.told(), [told(0, 5, "e")]);
+    // Nothing is left of the whole that could expire.
+    s.advance(200 * SECOND);
+    s.settle();
+    assert_eq!(offset(&deliveries[0]), Some(100));
 }
 
 #[test]
@@ -70,6 +75,7 @@ fn a_part_that_is_split_again_keeps_its_handles() {
     assert_eq!(offsets, [0, 10, 20, 21]);
 }
 
+/// SND-48.
 #[test]
 fn a_split_is_no_retry_and_the_parts_have_theirs() {
     for (retries, answers) in [(0, 1), (1, 2)] {

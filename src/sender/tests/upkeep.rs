@@ -25,13 +25,15 @@ fn a_producer_at_rest_sleeps_until_its_metadata_is_old() {
     assert_eq!((s.metadata_requests, s.settle()), (2, Some(300 * SECOND)));
 }
 
+/// SND-09.
 #[test]
 fn a_producer_id_is_asked_for_once_and_not_without_need() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0); 3]);
     for partition in [0, 1, 2] {
         s.append(partition, "a");
     }
-    s.settle();
+    let sent = s.sent_one();
+    assert!(sent.batches.iter().all(|b| (b.producer_id, b.epoch) == (70, 0)));
     assert_eq!(s.id_requests, 1);
     let mut s = Scenario::new(|s| s.sender.idempotent = false);
     s.append(0, "a");
@@ -39,6 +41,7 @@ fn a_producer_id_is_asked_for_once_and_not_without_need() {
     assert_eq!(s.id_requests, 0);
 }
 
+/// SND-66.
 #[test]
 fn a_retriable_refusal_of_an_id_is_tried_again_after_growing_backoffs() {
     let mut s = Scenario::unconnected(|_| {});
@@ -62,6 +65,7 @@ fn a_retriable_refusal_of_an_id_is_tried_again_after_growing_backoffs() {
     assert!(is_open(&delivery));
 }
 
+/// SND-12.
 #[test]
 fn a_refused_id_fails_what_needs_one_and_the_next_record_asks_again() {
     let mut s = Scenario::unconnected(|_| {});
@@ -76,6 +80,53 @@ fn a_refused_id_fails_what_needs_one_and_the_next_record_asks_again() {
     s.settle();
     assert!(!s.asks_for_id(), "nobody needs one");
     s.next_id = Some((70, 0));
+    s.append(0, "b");
+    assert_eq!(s.told(), [told(0, 0, "b")]);
+}
+
+/// SND-10.
+#[test]
+fn a_broker_that_takes_one_request_at_a_time_gives_metadata_then_an_id() {
+    let mut s = Scenario::unconnected(|s| s.max_in_flight = 1);
+    (s.answers_metadata, s.brokers) = (false, [1].into());
+    let delivery = s.append(0, "a");
+    s.settle();
+    assert_eq!((s.client.0.borrow().under_way.len(), s.asks_for_id()), (1, false));
+    s.answers_metadata = true;
+    let sent = s.sent_one();
+    assert_eq!((sent.told(), s.id_requests), (told(0, 0, "a"), 1));
+    s.answer(&sent, OK, 0);
+    assert_eq!(offset(&delivery), Some(0));
+}
+
+/// SND-11.
+#[test]
+fn an_id_is_asked_for_once_a_broker_is_ready_and_no_turn_is_wasted_before() {
+    let mut s = Scenario::unconnected(|_| {});
+    let at = MonoTime::ZERO + 3 * SECOND;
+    for node in [-1, 1, 2] {
+        out_of_reach(&s, node, at);
+    }
+    s.append(0, "a");
+    assert_eq!((s.settle(), s.id_requests), (Some(3 * SECOND), 0));
+    s.client.0.borrow_mut().down.remove(&NodeId(-1));
+    s.settle();
+    out_of_reach(&s, -1, at);
+    s.advance(3 * SECOND);
+    s.client.0.borrow_mut().down.clear();
+    assert_eq!((s.told(), s.id_requests), (vec![told(0, 0, "a")], 1));
+}
+
+/// RA-26.
+#[test]
+fn brokers_that_give_no_ids_are_told_of_and_asked_again_with_the_next_record() {
+    let mut s = Scenario::unconnected(|_| {});
+    s.client.0.borrow_mut().unsupported.insert(ApiKey::InitProducerId.code());
+    let delivery = s.append(0, "a");
+    s.settle();
+    assert!(matches!(failure(&delivery).cause, DeliveryCause::UnsupportedVersion(_)));
+    assert!(s.memory_is_whole());
+    s.client.0.borrow_mut().unsupported.clear();
     s.append(0, "b");
     assert_eq!(s.told(), [told(0, 0, "b")]);
 }
@@ -123,6 +174,7 @@ fn no_turn_is_wasted_while_all_brokers_are_out_of_reach() {
     assert!(polls < 400, "{polls} turns");
 }
 
+/// RA-33.
 #[test]
 fn a_batch_without_a_leader_asks_for_metadata_and_goes_when_there_is_one() {
     let mut s = Scenario::new(|s| s.leaders = vec![(-1, -1)]);
@@ -161,7 +213,7 @@ fn the_sender_is_woken_for_the_first_record_the_full_batch_and_the_flush_and_for
     assert_eq!(rung(&s), asleep + 3);
 }
 
-/// KP-21.
+/// KP-21, PB-08, RA-17, REC-26.
 #[test]
 fn a_flush_covers_what_was_appended_before_it_and_not_what_came_after() {
     let mut s = Scenario::begun(|s| {
@@ -268,6 +320,7 @@ fn brokers_of_a_new_snapshot_are_handed_to_the_client() {
     assert_eq!(s.sent_one().node, 3);
 }
 
+/// RA-16.
 #[test]
 fn a_batch_in_line_moves_with_its_leader() {
     let mut s = Scenario::new(|_| {});
@@ -277,8 +330,14 @@ fn a_batch_in_line_moves_with_its_leader() {
     s.advance(SECOND);
     s.leaders = vec![(2, 1)];
     s.sender.metadata.request_update();
+    s.sender.metadata.request_update();
     let (took, sent) = s.until_sent();
     assert!(sent.node == 2 && took <= SECOND, "{took:?}");
+    // The broker that is back leads nothing, and is sent nothing.
+    s.client.0.borrow_mut().down.clear();
+    s.append(0, "b");
+    s.answer(&sent, OK, 0);
+    assert_eq!(s.sent_one().node, 2);
 }
 
 /// NC-09: a connection that ended, by a request's time-out too, may mean that the leader moved.
