@@ -423,6 +423,14 @@ fn failure(delivery: &Delivery) -> Arc<DeliveryError> {
     }
 }
 
+/// The broker's error, in whatever words, that ended the delivery.
+fn failure_code(delivery: &Delivery) -> Option<ErrorCode> {
+    match failure(delivery).cause {
+        DeliveryCause::Broker { code, .. } => Some(code),
+        _ => None,
+    }
+}
+
 fn broker_error(code: ErrorCode) -> DeliveryCause {
     DeliveryCause::Broker { code, message: code.message().into() }
 }

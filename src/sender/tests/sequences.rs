@@ -353,8 +353,8 @@ fn a_refused_id_fails_what_has_no_sequence_and_leaves_the_rest() {
     let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
     s.answer_id(code, -1, -1);
     for delivery in &unstamped {
-        let error = failure(delivery);
-        assert_eq!((&error.cause, error.persisted), (&broker_error(code), Persisted::No));
+        assert_eq!(failure_code(delivery), Some(code));
+        assert_eq!(failure(delivery).persisted, Persisted::No);
     }
     let (_, again) = s.until_sent();
     assert_eq!(again.told(), told(LAST_EPOCH, 1, "x"));

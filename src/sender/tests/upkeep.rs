@@ -74,7 +74,7 @@ fn a_refused_id_fails_what_needs_one_and_the_next_record_asks_again() {
     let delivery = s.append(0, "a");
     s.settle();
     s.answer_id(code, -1, -1);
-    assert_eq!(failure(&delivery).cause, broker_error(code));
+    assert_eq!(failure_code(&delivery), Some(code));
     assert!(s.memory_is_whole());
     s.advance(10 * SECOND);
     s.settle();
