@@ -264,7 +264,8 @@ mod tests {
     fn what_was_read_is_not_changed_by_later_topics() {
         let inbox = Arc::new(Inbox::new(Arc::new(|| ()), Process::current()));
         let limits = Limits { batch_size: 1, linger: std::time::Duration::ZERO };
-        let map = TopicMap::new(inbox, limits);
+        let placing = Placing { adaptive: false, seed: 0 };
+        let map = TopicMap::new(inbox, limits, placing);
         let first = map.find_or_add("a");
         let snapshot = Arc::clone(&map.topics.read());
         let listed = map.all();

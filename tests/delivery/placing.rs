@@ -100,11 +100,7 @@ fn a_full_batch_does_not_linger() {
     assert!(cluster.wait_for_count("t", 14, LONG / 2));
 }
 
-<<<<<<< HEAD
-/// PART-06: it is as good as 1.
-=======
-/// REC-21.
->>>>>>> 936c038 (Buffer pool, accumulator, sender and record batches: each row of the table has its test)
+/// PART-06, REC-21: it is as good as 1.
 #[test]
 fn a_batch_size_of_zero_sends_each_record_by_itself() {
     let cluster = TestCluster::builder().topic("t", 1).start();
