@@ -28,6 +28,15 @@ pub enum Error {
     /// A record can't be sent as it was built: a negative partition or timestamp, or a partitioner
     /// that chose a partition that does not exist. Correct the record.
     InvalidRecord(Arc<str>),
+    /// A serializer failed or panicked. Correct the value, or the serializer.
+    Serialization {
+        /// The topic that the record was for.
+        topic: Arc<str>,
+        /// Which serializer.
+        part: RecordPart,
+        /// What it said.
+        reason: Arc<str>,
+    },
     /// The record is larger than `max.request.size` or `buffer.memory` allows. Raise the named
     /// setting (and the broker's `message.max.bytes`), or send a smaller record.
     RecordTooLarge {
@@ -113,6 +122,24 @@ pub enum Error {
     /// The sender thread met a defect of this crate and stopped; every pending and later call
     /// fails with this. Please report it. Build a new producer.
     Fatal(Arc<str>),
+}
+
+/// What of a record a serializer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordPart {
+    /// The key.
+    Key,
+    /// The value.
+    Value,
+}
+
+impl fmt::Display for RecordPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "key",
+            Self::Value => "value",
+        })
+    }
 }
 
 /// Why an accepted record failed.
@@ -223,9 +250,10 @@ impl Error {
             | Self::RecordTooLarge { .. }
             | Self::UnsupportedVersion { .. }
             | Self::Authorization { .. } => ErrorClass::InvalidConfiguration,
-            Self::InvalidTopic { .. } | Self::InvalidRecord(_) | Self::InCallback { .. } => {
-                ErrorClass::ApplicationRecoverable
-            }
+            Self::InvalidTopic { .. }
+            | Self::InvalidRecord(_)
+            | Self::Serialization { .. }
+            | Self::InCallback { .. } => ErrorClass::ApplicationRecoverable,
             Self::MetadataTimeout { .. } | Self::NotReady { .. } => ErrorClass::RefreshRetriable,
             Self::BufferExhausted { .. }
             | Self::CallbackBacklogFull { .. }
@@ -264,6 +292,9 @@ impl fmt::Display for Error {
             Self::Config(text) => write!(f, "invalid configuration: {text}"),
             Self::InvalidTopic { topic, reason } => write!(f, "invalid topic {topic:?}: {reason}"),
             Self::InvalidRecord(text) => write!(f, "invalid record: {text}"),
+            Self::Serialization { topic, part, reason } => {
+                write!(f, "the {part} of a record for {topic} can't be serialized: {reason}")
+            }
             Self::RecordTooLarge { size, limit, setting } => {
                 write!(f, "the record is {size} bytes, more than the {limit} of {setting}")
             }

@@ -109,6 +109,11 @@
 //! # Ok::<(), kafka_producer::Error>(())
 //! ```
 //!
+//! # Typed records
+//!
+//! [`KafkaProducer::typed`] puts serializers before a producer, for keys and values that are no
+//! bytes yet. Those of Kafka's Java client are here, byte for byte; [`Serializer`] is for others.
+//!
 //! # Interceptors
 //!
 //! [`ProducerBuilder::interceptor`] adds user code that sees each record first, may change it, and
@@ -206,14 +211,18 @@ pub use crate::config::{
     Acks, ConfigKey, HostPort, Importance, MetadataRecoveryStrategy, PartitionerKind,
     ProducerBuilder, ProducerConfig, Support, ValueOrigin, ValueType,
 };
-pub use crate::error::{DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, TimeSpent};
+pub use crate::error::{
+    DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, RecordPart, TimeSpent,
+};
 pub use crate::producer::key_hash::{crc32_partition, fnv1a_partition, murmur2, murmur2_partition};
 pub use crate::producer::partitioner::{ClusterView, PartitionError, PartitionInput, Partitioner};
 pub use crate::producer::record::{Header, Headers, ProducerRecord};
 pub use crate::producer::{
-    Acknowledgement, BoxedCallback, Callbacks, CloseReport, InterceptedRecord, InterceptorError,
-    KafkaProducer, OwnedRecord, Partial, PartitionInfo, Producer, ProducerInterceptor, Refused,
-    TopicProducer, TopicRecord,
+    Acknowledgement, BooleanSerializer, BoxedCallback, BytesSerializer, Callbacks, CloseReport,
+    DoubleSerializer, FloatSerializer, IntegerSerializer, InterceptedRecord, InterceptorError,
+    KafkaProducer, ListSerializer, LongSerializer, OwnedRecord, Partial, PartitionInfo, Producer,
+    ProducerInterceptor, Refused, SerializeError, Serializer, ShortSerializer, StringSerializer,
+    TopicProducer, TopicRecord, TypedProducer, TypedRecord, UuidSerializer, VoidSerializer,
 };
 pub use crate::protocol::ErrorCode;
 pub use crate::types::{TopicPartition, Uuid};

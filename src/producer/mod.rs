@@ -8,6 +8,7 @@
 //! - `interface`: these calls as a trait
 //! - `interceptor`: who sees it first
 //! - `partitioner`: where it goes
+//! - `serializer`, `typed`: from values to bytes
 //! - `refused`: what a refusal gives back
 //! - `close`: the end
 //! - `build`: from configuration to threads
@@ -25,7 +26,9 @@ mod owned;
 pub(crate) mod partitioner;
 pub(crate) mod record;
 mod refused;
+mod serializer;
 mod topic;
+mod typed;
 
 use std::fmt;
 use std::time::Duration;
@@ -43,7 +46,13 @@ pub use self::interface::{BoxedCallback, Producer};
 pub use self::owned::OwnedRecord;
 pub use self::record::{ProducerRecord, TopicRecord};
 pub use self::refused::{Partial, Refused};
+pub use self::serializer::{
+    BooleanSerializer, BytesSerializer, DoubleSerializer, FloatSerializer, IntegerSerializer,
+    ListSerializer, LongSerializer, SerializeError, Serializer, ShortSerializer, StringSerializer,
+    UuidSerializer, VoidSerializer,
+};
 pub use self::topic::TopicProducer;
+pub use self::typed::{TypedProducer, TypedRecord};
 use crate::accumulator::Patience;
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
@@ -205,6 +214,28 @@ impl KafkaProducer {
         let core = &self.handle.core;
         let topic = core.find_topic(name, None, &mut core.patience())?;
         Ok(TopicProducer::new(Arc::clone(core), topic))
+    }
+
+    /// A view of this producer that takes typed keys and values.
+    ///
+    /// ```
+    /// # use kafka_producer::testing::TestCluster;
+    /// # let cluster = TestCluster::start();
+    /// # let servers = cluster.bootstrap_servers();
+    /// use kafka_producer::{KafkaProducer, StringSerializer, TypedRecord, UuidSerializer};
+    ///
+    /// let producer = KafkaProducer::builder().bootstrap_servers(servers).build()?;
+    /// let orders = producer.typed(UuidSerializer, StringSerializer);
+    /// let id = kafka_producer::Uuid([7; 16]);
+    /// orders.send(TypedRecord::new("orders", "paid").key(&id))?.wait()?;
+    /// # Ok::<(), kafka_producer::Error>(())
+    /// ```
+    pub fn typed<K: Serializer, V: Serializer>(
+        &self,
+        key: K,
+        value: V,
+    ) -> TypedProducer<Self, K, V> {
+        TypedProducer::new(self.clone(), key, value)
     }
 
     /// Has everything sent that was accepted before, without linger, and returns when all of it is
