@@ -14,6 +14,8 @@ pub(crate) fn spawn_named<T: Send + 'static>(
     name: String,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
+    // A client's id may have any character, and a thread's name may not have this one.
+    let name = name.replace('\0', "\u{fffd}");
     let _blocked = SignalsBlocked::enter()?;
     #[cfg(all(test, not(loom)))]
     let body = crate::sim::adopt(&name, body);

@@ -130,9 +130,12 @@ mod tests {
     /// NC-37, NC-38.
     #[test]
     fn the_highest_common_version_is_used_and_unknown_apis_are_tolerated() {
-        let answer = response(ErrorCode::NONE, &[(0, 0, 9), (3, 99, 100), (7777, 1, 2)]);
+        let answer =
+            response(ErrorCode::NONE, &[(0, 0, 9), (3, 99, 100), (18, 0, 99), (7777, 1, 2)]);
         let Negotiation::Agreed(versions) = judge(4, &answer) else { panic!("not agreed") };
         assert_eq!(versions.highest_common(ApiKey::Produce), Some(9));
+        let ours = ApiKey::ApiVersions.supported().max;
+        assert_eq!(versions.highest_common(ApiKey::ApiVersions), Some(ours));
         assert_eq!(versions.highest_common(ApiKey::Metadata), None, "the ranges don't meet");
         assert_eq!(versions.of(ApiKey::Metadata), Some(VersionRange { min: 99, max: 100 }));
         assert_eq!(versions.highest_common(ApiKey::InitProducerId), None, "not offered");

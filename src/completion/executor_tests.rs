@@ -490,3 +490,13 @@ fn a_callback_may_submit_more_work_without_waiting() {
     runs.recv().unwrap();
     assert_eq!(executor.close(LONG), all_done());
 }
+
+/// CFG-23: a build that fails after its first threads were started drops them, and they end.
+#[test]
+fn an_executor_that_is_dropped_unused_leaves_no_thread() {
+    let (executor, tasks) = to_channel();
+    drop(executor);
+    // The user's pool is the thread's own by now, and goes with it.
+    let gone = tasks.recv_timeout(Duration::from_secs(20));
+    assert_eq!(gone.map(|_| ()), Err(mpsc::RecvTimeoutError::Disconnected));
+}

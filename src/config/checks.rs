@@ -18,6 +18,7 @@ pub(super) fn resolve(settings: &mut Settings) -> Result<(), Error> {
     if settings.text("acks") == Some("-1") {
         settings.respell("acks", Value::Text("all".to_owned()));
     }
+    check_client_id(settings)?;
     resolve_idempotence(settings)?;
     resolve_delivery_timeout(settings)?;
     resolve_reconnect_backoff(settings);
@@ -29,6 +30,17 @@ pub(super) fn resolve(settings: &mut Settings) -> Result<(), Error> {
         cap(settings, first, most);
     }
     Ok(())
+}
+
+/// The header of every request carries it, with a length of 16 bits.
+fn check_client_id(settings: &Settings) -> Result<(), Error> {
+    const MOST: usize = i16::MAX as usize;
+    let bytes = settings.text("client.id").map_or(0, str::len);
+    if bytes <= MOST {
+        return Ok(());
+    }
+    let text = format!("client.id: it has {bytes} bytes, and requests have room for {MOST}");
+    Err(Error::Config(text.into()))
 }
 
 /// Idempotence is on unless something else that the user set rules it out (KIP-679).

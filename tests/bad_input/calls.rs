@@ -1,5 +1,7 @@
 //! Records, topics and settings that can't be.
 
+use std::time::Duration;
+
 use kafka_producer::testing::{Api, Fault, TestCluster};
 use kafka_producer::{
     ClusterView, Error, ErrorClass, ErrorCode, KafkaProducer, PartitionError, PartitionInput,
@@ -228,4 +230,29 @@ fn a_users_partitioner_that_fails_fails_its_own_send_only() {
     close(&producer);
     assert_eq!(values(&cluster, "t", 1), ["1"]);
     assert_eq!(cluster.counters().requests(Api::Produce), 1);
+}
+
+/// As any text may be, it is only a name.
+#[test]
+fn a_client_id_may_have_any_character_and_not_every_length() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let most = "x".repeat(32_767);
+    for id in ["a\0b", "Łódź 🦀\n", &most] {
+        let producer = builder(&cluster).client_id(id).build().unwrap();
+        delivered(&producer.send(ProducerRecord::new("t", "v")).unwrap());
+        close(&producer);
+    }
+    let text = configuration(builder(&cluster).client_id(format!("{most}x")).build());
+    assert!(text.contains("client.id") && text.contains("32767"), "{text}");
+}
+
+#[test]
+fn a_time_without_end_is_as_good_as_any() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).build().unwrap();
+    producer.wait_ready(&["t"], Duration::MAX).unwrap();
+    let delivery = producer.send_timeout(ProducerRecord::new("t", "v"), Duration::MAX).unwrap();
+    delivery.wait_timeout(Duration::MAX).unwrap();
+    producer.flush(Duration::MAX).unwrap();
+    assert!(producer.close(Duration::MAX).is_clean());
 }

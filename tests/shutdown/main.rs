@@ -151,7 +151,7 @@ fn a_producer_that_was_never_used_closes_at_once() {
     }
 }
 
-/// CFG-23: what was begun is ended where the rest can't be had.
+/// CFG-23: nothing is begun before all is checked.
 #[test]
 fn a_producer_that_cannot_be_built_leaves_no_thread() {
     let built = KafkaProducer::builder()

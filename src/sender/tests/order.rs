@@ -22,6 +22,7 @@ fn a_record_goes_to_its_leader_and_its_offset_comes_back() {
     assert_eq!(s.sent().len(), 0);
 }
 
+/// WIRE-01.
 #[test]
 fn a_request_carries_one_batch_of_each_partition() {
     let mut s = Scenario::begun(|s| s.leaders = vec![(1, 0); 3]);
