@@ -284,3 +284,46 @@ fn client_config(config: &ProducerConfig, client_id: &str, seed: u64) -> ClientC
         seed,
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::producer::ProducerRecord;
+
+    /// The name server never answers, and the thread that asks it is stuck in the system.
+    #[test]
+    fn a_name_that_is_looked_up_for_ever_delays_no_call() {
+        const SHORT: Duration = Duration::from_millis(200);
+        let (release, stuck) = crossbeam_channel::bounded::<()>(0);
+        let (asked, is_asked) = crossbeam_channel::unbounded();
+        let lookup = move |_: &str, _| {
+            let _ = asked.send(());
+            let _ = stuck.recv();
+            Err(std::io::ErrorKind::NotFound.into())
+        };
+        let clock = Clock::system();
+        let (net, waker) = MioNet::new(clock.clone()).unwrap();
+        let resolver = ThreadResolver::with_lookup(Arc::clone(&waker) as _, Box::new(lookup));
+        let builder = KafkaProducer::builder().bootstrap_servers("hangs:9092").max_block(SHORT);
+        let surroundings = Surroundings { clock: clock.clone(), net, waker, resolver, seed: 1 };
+        let producer = builder.build_in(surroundings).unwrap();
+        is_asked.recv_timeout(Duration::from_secs(20)).unwrap();
+        let record = || ProducerRecord::new("t", "v");
+        let within = |what: &str, call: &dyn Fn() -> bool| {
+            let begun = clock.now();
+            assert!(call(), "{what}");
+            assert!(clock.now().since(begun) < Duration::from_secs(4), "{what} is late");
+        };
+        let timed_out = |error| matches!(error, Error::MetadataTimeout { .. });
+        within("send", &|| timed_out(producer.send(record()).unwrap_err()));
+        within("try_send", &|| {
+            matches!(producer.try_send(record()).unwrap_err().error(), Error::NotReady { .. })
+        });
+        within("wait_ready", &|| timed_out(producer.wait_ready(&["t"], SHORT).unwrap_err()));
+        within("flush", &|| producer.flush(SHORT).is_ok());
+        within("close", &|| producer.close(SHORT).threads_stuck == 1);
+        drop(release);
+    }
+}

@@ -186,10 +186,12 @@ public final class KafkaTools {
         return admin.describeTopics(Set.of(topic)).allTopicNames().get().get(topic).partitions();
     }
 
-    /** partition TAB leader or -1 TAB in-sync replicas */
+    /** partition TAB leader or -1 TAB number of in-sync replicas TAB replicas, with commas */
     private void print(TopicPartitionInfo p) {
         int leader = p.leader() == null || p.leader().isEmpty() ? -1 : p.leader().id();
-        out.println(p.partition() + "\t" + leader + "\t" + p.isr().size());
+        String replicas = p.replicas().stream().map(r -> String.valueOf(r.id()))
+            .collect(java.util.stream.Collectors.joining(","));
+        out.println(p.partition() + "\t" + leader + "\t" + p.isr().size() + "\t" + replicas);
     }
 
     /** Each record up to the end that the log had at the request, or the first max of them. */

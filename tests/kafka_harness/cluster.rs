@@ -179,6 +179,27 @@ impl Cluster {
         partitions.iter().find(|p| p.partition == partition).and_then(|p| p.leader)
     }
 
+    /// The brokers that are to hold a partition, in sync or not.
+    pub fn replicas(&self, topic: &str, partition: i32) -> Vec<i32> {
+        let partitions = self.tools.lock().partitions(topic);
+        let of = partitions.into_iter().find(|p| p.partition == partition);
+        of.unwrap_or_else(|| panic!("{topic} has no partition {partition}")).replicas
+    }
+
+    /// Waits until just so many replicas of a partition are in sync, as when others have died.
+    pub fn wait_shrunk(&self, topic: &str, partition: i32, replicas: usize) {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let partitions = self.tools.lock().partitions(topic);
+            let of = partitions.iter().find(|p| p.partition == partition);
+            if of.is_some_and(|p| p.in_sync_replicas == replicas) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{topic} never had {replicas} replicas in sync");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Waits until each partition of a topic has a leader and so many replicas in sync.
     pub fn wait_in_sync(&self, topic: &str, replicas: usize) {
         let deadline = Instant::now() + START_LIMIT;

@@ -35,6 +35,7 @@ pub struct PartitionState {
     pub partition: i32,
     pub leader: Option<i32>,
     pub in_sync_replicas: usize,
+    pub replicas: Vec<i32>,
 }
 
 pub struct Tools {
@@ -104,7 +105,10 @@ fn partition_state<'a>(mut fields: impl Iterator<Item = &'a str>) -> PartitionSt
     let partition = number(&mut fields);
     let leader: i32 = number(&mut fields);
     let leader = (leader >= 0).then_some(leader);
-    PartitionState { partition, leader, in_sync_replicas: number(&mut fields) }
+    let in_sync_replicas = number(&mut fields);
+    let replicas = fields.next().expect("the helper JVM names this field");
+    let replicas = replicas.split(',').map(|id| id.parse().expect("a number")).collect();
+    PartitionState { partition, leader, in_sync_replicas, replicas }
 }
 
 fn record<'a>(mut fields: impl Iterator<Item = &'a str>) -> ConsumedRecord {

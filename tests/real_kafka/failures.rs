@@ -358,6 +358,36 @@ fn time_outs_are_kept_by_a_newcomer(cluster: &Cluster, stranger: Stranger) {
     within(SHORT, "drop", || drop(dropped));
 }
 
+/// A leader is elected that lacks what was acknowledged without it. That is lost: the producer can
+/// know no more than that its sequences don't fit any more, and goes on.
+#[test]
+fn a_producer_goes_on_after_an_unclean_election() {
+    let test = "a_producer_goes_on_after_an_unclean_election";
+    let Some(cluster) = three_brokers(test) else { return };
+    cluster.create_topic("unclean", 1, 2, &[("unclean.leader.election.enable", "true")]);
+    cluster.wait_in_sync("unclean", 2);
+    let leader = cluster.leader("unclean", 0).expect("a leader");
+    let replicas = cluster.replicas("unclean", 0);
+    let behind = *replicas.iter().find(|id| **id != leader).expect("two replicas");
+    let producer = producer(&cluster).build().unwrap();
+    let send = |numbers| {
+        let sent = send_numbers(&producer, "unclean", 0, numbers);
+        assert_all_delivered(&sent.iter().map(tell).collect::<Vec<_>>());
+    };
+    send(0..10);
+    cluster.kill(behind);
+    cluster.wait_shrunk("unclean", 0, 1);
+    send(10..30);
+    cluster.kill(leader);
+    cluster.restart(behind);
+    send(30..40);
+    let log = cluster.consume("unclean", usize::MAX);
+    let numbers = log.iter().map(|r| Numbered::parse(r.value.as_deref().expect("a value")).number);
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..10).chain(30..40).collect::<Vec<_>>());
+    assert!(producer.close(LONG).is_clean());
+    cluster.mend();
+}
+
 /// INT-25: all brokers that the producer knows are gone, and another of its bootstrap servers is
 /// there: one of another cluster, even.
 #[test]
