@@ -19,7 +19,7 @@ use super::process::{self, Guarded};
 use super::tools::{ConsumedRecord, Tools};
 
 /// A start takes 4 s for one broker and 10 s for three on two quiet cores.
-const START_LIMIT: Duration = Duration::from_secs(120);
+pub const START_LIMIT: Duration = Duration::from_secs(120);
 const STOP_GRACE: Duration = Duration::from_secs(20);
 
 /// What every broker gets. Small and quick; no record is deleted for its age, so that a test may
@@ -38,6 +38,26 @@ transaction.state.log.num.partitions=4
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=1000
 ";
+
+/// What `find` gives; `None`, and a line on stderr, where it gives nothing or tests on Kafka are to
+/// be skipped, and a failure where they are required.
+pub fn found_or_skip<T>(test: &str, find: impl FnOnce() -> Result<T, String>) -> Option<T> {
+    let wanted = std::env::var("KAFKA_TESTS").unwrap_or_default();
+    let found = match wanted.as_str() {
+        "skip" => Err("KAFKA_TESTS=skip".to_owned()),
+        _ => find(),
+    };
+    match found {
+        Ok(found) => Some(found),
+        Err(why) if wanted == "require" => panic!("{test} needs Kafka: {why}"),
+        Err(why) => {
+            // Straight to stderr: the test framework hides what a passing test prints.
+            let line = format!("SKIPPED {test}: {why}\n");
+            let _ = io::stderr().write_all(line.as_bytes());
+            None
+        }
+    }
+}
 
 /// A running cluster. Dropping it kills its processes and removes its folder; so does the end of
 /// the test process, except that the folder stays until the next start.
@@ -63,21 +83,8 @@ impl Cluster {
     /// `None`, and a line on stderr that names the test, where Java or Maven is missing; with
     /// `KAFKA_TESTS=require` that is a failure. A broker that does not start always is.
     pub fn start_or_skip(test: &str, brokers: usize, configs: &[(&str, &str)]) -> Option<Self> {
-        let wanted = std::env::var("KAFKA_TESTS").unwrap_or_default();
-        let found = match wanted.as_str() {
-            "skip" => Err("KAFKA_TESTS=skip".to_owned()),
-            _ => Installation::find(),
-        };
-        match found {
-            Ok(kafka) => Some(Self::start(kafka, brokers, configs)),
-            Err(why) if wanted == "require" => panic!("{test} needs Kafka: {why}"),
-            Err(why) => {
-                // Straight to stderr: the test framework hides what a passing test prints.
-                let line = format!("SKIPPED {test}: {why}\n");
-                let _ = io::stderr().write_all(line.as_bytes());
-                None
-            }
-        }
+        let kafka = found_or_skip(test, Installation::find)?;
+        Some(Self::start(kafka, brokers, configs))
     }
 
     fn start(kafka: &'static Installation, brokers: usize, configs: &[(&str, &str)]) -> Self {
@@ -419,7 +426,7 @@ fn bootstrap(brokers: &[Broker]) -> String {
 }
 
 /// How many brokers the Metadata response (v0) of the broker at this port names.
-fn brokers_listed_at(port: u16) -> io::Result<usize> {
+pub fn brokers_listed_at(port: u16) -> io::Result<usize> {
     let limit = Duration::from_secs(5);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
@@ -434,7 +441,7 @@ fn brokers_listed_at(port: u16) -> io::Result<usize> {
 
 /// Below the range from which the kernel serves outgoing connections: one of those must not sit
 /// on a broker's port while it is down.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() as u16;
     loop {
@@ -448,7 +455,7 @@ fn free_port() -> u16 {
 
 /// A folder for a cluster, named after this process. Those of processes that are gone are removed:
 /// until then their logs can be read.
-fn new_folder() -> PathBuf {
+pub fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-clusters");
     fs::create_dir_all(&all).expect("a folder for clusters");
@@ -465,12 +472,12 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-fn append_to(path: &Path) -> File {
+pub fn append_to(path: &Path) -> File {
     let opened = File::options().create(true).append(true).open(path);
     opened.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-fn tail(log: &Path) -> String {
+pub fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     let last = lines[lines.len().saturating_sub(25)..].join("\n");

@@ -16,8 +16,71 @@ const VERSION: &str = "4.3.1";
 pub const TOOLS_CLASS: &str = "KafkaTools";
 const TOOLS_SOURCE: &str = include_str!("KafkaTools.java");
 
-/// A broker with its command-line tools, and a logger that writes to stderr. Kafka Connect, which
-/// the tools name as well, is not needed.
+/// Kafka Connect, which the tools name as well, is not needed, and not published for each version.
+const UNNEEDED: &[&str] = &[
+    "connect-api",
+    "connect-json",
+    "connect-runtime",
+    "connect-transforms",
+    "kafka-log4j-appender",
+];
+
+/// A broker with its command-line tools, and a logger that writes to stderr.
+fn pom(version: &str) -> String {
+    let since = |other: &str| number(version) >= number(other);
+    let scala = if since("2.6.0") {
+        "2.13"
+    } else if since("0.10.2") {
+        "2.12"
+    } else {
+        "2.11"
+    };
+    let exclusion = |name: &&str| {
+        format!(
+            "<exclusion><groupId>org.apache.kafka</groupId><artifactId>{name}</artifactId>\
+             </exclusion>"
+        )
+    };
+    let exclusions: String = UNNEEDED.iter().map(exclusion).collect();
+    let exclusions = format!("<exclusions>{exclusions}</exclusions>");
+    let mut dependencies = vec![dependency("org.apache.kafka", &format!("kafka_{scala}"), version)];
+    if since("0.9.0") {
+        let tools = dependency("org.apache.kafka", "kafka-tools", version);
+        dependencies.push(tools.replace("</dependency>", &(exclusions + "</dependency>")));
+    }
+    // Versions before 1.1 bring a logger of their own.
+    if since("4.0.0") {
+        dependencies.push(dependency("org.slf4j", "slf4j-simple", "1.7.36"));
+    } else if since("3.1.0") {
+        dependencies.push(dependency("org.slf4j", "slf4j-reload4j", "1.7.36"));
+    } else if since("1.1.0") {
+        dependencies.push(dependency("org.slf4j", "slf4j-log4j12", "1.7.30"));
+    }
+    if !since("1.0.0") {
+        // It left the JDK in version 11.
+        dependencies.push(dependency("javax.xml.bind", "jaxb-api", "2.3.1"));
+    }
+    // ZooKeeper 3.4.13 to 3.5.8 can't connect on Java 14 and later.
+    if since("2.4.0") && !since("2.8.0") {
+        dependencies.push(dependency("org.apache.zookeeper", "zookeeper", "3.5.9"));
+    } else if since("2.0.0") && !since("2.4.0") {
+        dependencies.push(dependency("org.apache.zookeeper", "zookeeper", "3.4.10"));
+    }
+    POM.replace("@DEPENDENCIES@", &dependencies.concat())
+}
+
+fn dependency(group: &str, artifact: &str, version: &str) -> String {
+    format!(
+        "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
+         <version>{version}</version></dependency>\n"
+    )
+}
+
+/// A version, to compare with others.
+pub fn number(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().expect("a version is numbers")).collect()
+}
+
 const POM: &str = r#"<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>local</groupId><artifactId>broker</artifactId><version>1</version>
@@ -27,32 +90,7 @@ const POM: &str = r#"<project>
     <artifactId>maven-dependency-plugin</artifactId><version>3.8.1</version>
   </plugin></plugins></build>
   <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-      <version>@VERSION@</version>
-    </dependency>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId>
-      <version>@VERSION@</version>
-      <exclusions>
-        <exclusion>
-          <groupId>org.apache.kafka</groupId><artifactId>connect-api</artifactId>
-        </exclusion>
-        <exclusion>
-          <groupId>org.apache.kafka</groupId><artifactId>connect-json</artifactId>
-        </exclusion>
-        <exclusion>
-          <groupId>org.apache.kafka</groupId><artifactId>connect-runtime</artifactId>
-        </exclusion>
-        <exclusion>
-          <groupId>org.apache.kafka</groupId><artifactId>connect-transforms</artifactId>
-        </exclusion>
-      </exclusions>
-    </dependency>
-    <dependency>
-      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version>
-    </dependency>
-  </dependencies>
+@DEPENDENCIES@  </dependencies>
 </project>
 "#;
 
@@ -69,14 +107,26 @@ impl Installation {
         FOUND.get_or_init(Self::prepare).as_ref().map_err(Clone::clone)
     }
 
-    fn prepare() -> Result<Self, String> {
+    /// Of another version, without this harness's own tools.
+    pub fn of(version: &str) -> Result<Self, String> {
+        let (java, cache) = Self::java_and_cache()?;
+        let jars = fetch_jars(&cache, version)?;
+        Ok(Self { java, class_path: format!("{}/*", jars.display()) })
+    }
+
+    fn java_and_cache() -> Result<(PathBuf, PathBuf), String> {
         let java = from_java_home("java");
         run(Command::new(&java).arg("-version"), "java")?;
         let cache = cache();
         fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+        Ok((java, cache))
+    }
+
+    fn prepare() -> Result<Self, String> {
+        let (java, cache) = Self::java_and_cache()?;
         let jars = match std::env::var_os("KAFKA_HOME") {
             Some(home) => Path::new(&home).join("libs"),
-            None => fetch_jars(&cache)?,
+            None => fetch_jars(&cache, VERSION)?,
         };
         if !jars.is_dir() {
             return Err(format!("KAFKA_HOME has no {}", jars.display()));
@@ -117,11 +167,10 @@ fn from_java_home(program: &str) -> PathBuf {
     }
 }
 
-fn fetch_jars(cache: &Path) -> Result<PathBuf, String> {
-    let jars = cache.join(format!("libs-{VERSION}"));
+fn fetch_jars(cache: &Path, version: &str) -> Result<PathBuf, String> {
+    let jars = cache.join(format!("libs-{version}"));
     make_once(&jars, |folder| {
-        fs::write(folder.join("pom.xml"), POM.replace("@VERSION@", VERSION))
-            .map_err(|e| format!("pom.xml: {e}"))?;
+        fs::write(folder.join("pom.xml"), pom(version)).map_err(|e| format!("pom.xml: {e}"))?;
         let mut maven = Command::new("mvn");
         maven
             .args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"])

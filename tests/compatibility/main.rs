@@ -1,0 +1,106 @@
+//! The main path against brokers of other versions, each read back by the broker's own tools.
+//!
+//! `cargo test` runs a few of them. All, which takes two minutes:
+//!
+//!     KAFKA_VERSIONS=all cargo test --test compatibility -- --test-threads=1 --nocapture
+//!
+//! `KAFKA_VERSIONS=2.0.1,3.9.1` names others. `kafka_harness` says what these tests need.
+
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use kafka_producer::{Acks, Error, KafkaProducer, ProducerBuilder, ProducerRecord};
+
+use crate::kafka_harness::OldBroker;
+
+#[path = "../kafka_harness/mod.rs"]
+#[allow(dead_code, unused_imports)] // most of it serves tests on clusters
+mod kafka_harness;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// What README.md has a line of.
+const DELIVER: &[&str] =
+    &["0.11.0.3", "1.0.0", "1.1.1", "2.0.1", "2.8.2", "3.9.1", "4.0.1", "4.3.1"];
+const TOO_OLD: &[&str] = &["0.8.2.2", "0.9.0.1", "0.10.2.2"];
+
+/// Those of `known` that are to be run; `few` unless somebody asks for more.
+fn chosen(known: &'static [&'static str], few: &[&str]) -> Vec<&'static str> {
+    let asked = std::env::var("KAFKA_VERSIONS").unwrap_or_default();
+    let is_chosen = |version: &&str| match asked.as_str() {
+        "" => few.contains(version),
+        "all" => true,
+        asked => asked.split(',').any(|one| one == *version),
+    };
+    known.iter().copied().filter(is_chosen).collect()
+}
+
+fn producer(broker: &OldBroker) -> ProducerBuilder {
+    KafkaProducer::builder().bootstrap_servers(broker.bootstrap()).max_block(LONG)
+}
+
+/// Sends records to partition 1 of a topic that does not exist yet, and compares what is stored.
+fn deliver(broker: &OldBroker, topic: &str, acks: Acks, records: usize) {
+    let producer = producer(broker).acks(acks).build().unwrap();
+    let values: Vec<_> = (0..records).map(|i| format!("value-{i}")).collect();
+    let deliveries: Vec<_> = values
+        .iter()
+        .map(|value| {
+            let record = ProducerRecord::new(topic, value).key("k").header("h", "v");
+            producer.send(record.partition(1)).unwrap()
+        })
+        .collect();
+    let offsets: Vec<_> =
+        deliveries.iter().map(|delivery| delivery.wait_timeout(LONG).unwrap().offset()).collect();
+    assert!(producer.close(LONG).is_clean());
+    let expected: Vec<_> = (0..).zip(values).collect();
+    match acks {
+        Acks::None => assert!(offsets.iter().all(Option::is_none)),
+        _ => assert!(offsets.into_iter().eq(expected.iter().map(|(offset, _)| Some(*offset)))),
+    }
+    let mut stored = broker.dump(topic, 1);
+    // Nobody tells when records without an acknowledgement are there.
+    for _ in 0..20 {
+        if stored.len() >= records {
+            break;
+        }
+        stored = broker.dump(topic, 1);
+    }
+    assert_eq!(stored, expected, "{topic}");
+    assert_eq!(broker.dump(topic, 0), [], "{topic}");
+}
+
+#[test]
+fn brokers_from_0_11_on_store_what_was_sent() {
+    let test = "brokers_from_0_11_on_store_what_was_sent";
+    for version in chosen(DELIVER, &["0.11.0.3", "2.8.2"]) {
+        let Some(broker) = OldBroker::start_or_skip(test, version) else { return };
+        deliver(&broker, "all", Acks::All, 500);
+        deliver(&broker, "one", Acks::Leader, 50);
+        deliver(&broker, "none", Acks::None, 50);
+        println!("{version}: delivers");
+    }
+}
+
+#[test]
+fn older_brokers_are_refused_with_the_versions_of_both_sides() {
+    let test = "older_brokers_are_refused_with_the_versions_of_both_sides";
+    for version in chosen(TOO_OLD, &["0.10.2.2"]) {
+        let Some(broker) = OldBroker::start_or_skip(test, version) else { return };
+        let producer = producer(&broker).max_block(Duration::from_secs(5)).build().unwrap();
+        let error = producer.send(ProducerRecord::new("t", "v")).map(drop).unwrap_err();
+        println!("{version}: {error}");
+        if version.starts_with("0.10") {
+            let Error::UnsupportedVersion { client, offered, .. } = error else {
+                panic!("{version}: {error}")
+            };
+            assert!(offered.is_some_and(|(_, max)| max < client.0), "{client:?} {offered:?}");
+        } else {
+            // It hangs up when it is asked for its versions, and so never tells them.
+            let text = error.to_string();
+            assert!(text.contains("is it older than Kafka 0.10"), "{version}: {text}");
+        }
+        assert!(producer.close(LONG).is_clean());
+    }
+}
