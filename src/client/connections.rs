@@ -1,7 +1,8 @@
 //! One node as the client knows it: the state of its connection, its backoff, its addresses.
 //!
-//! An attempt to connect looks the name up anew and tries all its addresses in turn; only when none
-//! of them led to a ready connection has the attempt failed, and the backoff grows. The client
+//! An attempt to connect looks the name up anew and tries all its addresses: one after the other,
+//! but a slow one is not waited for, and the first that comes to stand goes on (RFC 8305). Only when
+//! none of them led to a ready connection has the attempt failed, and the backoff grows. The client
 //! keeps these values on the sender thread.
 
 use std::collections::VecDeque;
@@ -25,12 +26,24 @@ pub(super) enum ConnectionState {
     Disconnected,
     /// The name is being looked up.
     Resolving { deadline: MonoTime },
-    /// An address is being connected to.
-    Connecting { id: ConnectionId, deadline: MonoTime },
+    /// Addresses are being connected to: [`Node::racing`].
+    Connecting,
     /// ApiVersions, of this version, is under way.
     Negotiating { id: ConnectionId, deadline: MonoTime, asked: i16, correlation_id: i32 },
     /// Requests may be sent.
     Ready { id: ConnectionId },
+}
+
+/// How long an address has for itself before the next one is tried beside it: as RFC 8305 has it.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// An address that is being connected to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Racer {
+    pub(super) id: ConnectionId,
+    pub(super) address: SocketAddr,
+    /// When it has taken too long.
+    pub(super) deadline: MonoTime,
 }
 
 /// A node and its connection.
@@ -52,6 +65,10 @@ pub(super) struct Node {
     pub(super) throttled_until: MonoTime,
     /// The addresses still to be tried in this attempt.
     pub(super) addresses: VecDeque<SocketAddr>,
+    /// Those that are being connected to.
+    racing: Vec<Racer>,
+    /// When the next address is to be tried beside them.
+    next_racer_at: MonoTime,
     pub(super) last_address: Option<SocketAddr>,
     /// What became of the addresses tried in this attempt.
     pub(super) address_failures: Vec<String>,
@@ -75,6 +92,8 @@ impl Node {
             last_attempt: None,
             throttled_until: MonoTime::ZERO,
             addresses: VecDeque::new(),
+            racing: Vec::new(),
+            next_racer_at: MonoTime::MAX,
             last_address: None,
             address_failures: Vec::new(),
             has_answered: false,
@@ -87,14 +106,19 @@ impl Node {
         self.state
     }
 
-    /// The connection's id, if there is a socket.
-    pub(super) fn connection(&self) -> Option<ConnectionId> {
+    /// The ids of all its sockets.
+    pub(super) fn connections(&self) -> Vec<ConnectionId> {
         match self.state {
-            ConnectionState::Connecting { id, .. }
-            | ConnectionState::Negotiating { id, .. }
-            | ConnectionState::Ready { id } => Some(id),
-            ConnectionState::Disconnected | ConnectionState::Resolving { .. } => None,
+            ConnectionState::Negotiating { id, .. } | ConnectionState::Ready { id } => vec![id],
+            _ => self.racing.iter().map(|racer| racer.id).collect(),
         }
+    }
+
+    /// The same, which are to be closed: the racers are forgotten.
+    pub(super) fn take_connections(&mut self) -> Vec<ConnectionId> {
+        let connections = self.connections();
+        self.racing.clear();
+        connections
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -137,8 +161,11 @@ impl Node {
         match self.state {
             ConnectionState::Disconnected => None,
             ConnectionState::Resolving { deadline }
-            | ConnectionState::Connecting { deadline, .. }
             | ConnectionState::Negotiating { deadline, .. } => Some(deadline),
+            ConnectionState::Connecting => {
+                let next = Some(self.next_racer_at).filter(|_| !self.addresses.is_empty());
+                self.racing.iter().map(|racer| racer.deadline).chain(next).min()
+            }
             ConnectionState::Ready { .. } => self.in_flight.next_deadline(),
         }
     }
@@ -173,16 +200,61 @@ impl Node {
     }
 
     /// The addresses of this attempt. The one tried last comes last: it may be the one that fails.
-    pub(super) fn on_resolved(&mut self, addresses: Vec<SocketAddr>) {
-        self.addresses = addresses.into();
-        if self.addresses.front() == self.last_address.as_ref() && !self.addresses.is_empty() {
-            self.addresses.rotate_left(1);
+    /// IPv4 and IPv6 take turns, lest one that leads nowhere hold the other up (RFC 8305).
+    pub(super) fn on_resolved(&mut self, mut addresses: Vec<SocketAddr>) {
+        if addresses.first() == self.last_address.as_ref() && !addresses.is_empty() {
+            addresses.rotate_left(1);
+        }
+        let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+        let (mut ours, mut others): (VecDeque<_>, VecDeque<_>) =
+            addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+        self.addresses.clear();
+        while !ours.is_empty() || !others.is_empty() {
+            self.addresses.extend(ours.pop_front());
+            self.addresses.extend(others.pop_front());
         }
     }
 
-    pub(super) fn on_connecting(&mut self, id: ConnectionId, deadline: MonoTime) {
+    /// An address is being connected to, beside those that are already.
+    pub(super) fn on_connecting(&mut self, racer: Racer, now: MonoTime) {
         debug_assert!(self.is_preparing(), "{self:?}");
-        self.state = ConnectionState::Connecting { id, deadline };
+        self.state = ConnectionState::Connecting;
+        self.last_address = Some(racer.address);
+        self.racing.push(racer);
+        self.next_racer_at = now + HEAD_START;
+    }
+
+    pub(super) fn is_racing(&self) -> bool {
+        !self.racing.is_empty()
+    }
+
+    /// Takes a racer out that has failed.
+    pub(super) fn on_racer_failed(&mut self, id: ConnectionId) -> Option<Racer> {
+        let place = self.racing.iter().position(|racer| racer.id == id)?;
+        Some(self.racing.remove(place))
+    }
+
+    /// The racers that have taken too long.
+    pub(super) fn late_racers(&self, now: MonoTime) -> Vec<ConnectionId> {
+        let late = self.racing.iter().filter(|racer| racer.deadline <= now);
+        late.map(|racer| racer.id).collect()
+    }
+
+    /// Whether the next address is to be tried, beside those being tried.
+    pub(super) fn wants_racer(&self, now: MonoTime) -> bool {
+        self.next_racer_at <= now && !self.addresses.is_empty()
+    }
+
+    /// A racer has come to stand. Gives the others, to be closed; their addresses are the next to
+    /// be tried should this one be of no use.
+    pub(super) fn on_won(&mut self, id: ConnectionId) -> Option<(Racer, Vec<ConnectionId>)> {
+        let winner = self.on_racer_failed(id)?;
+        self.last_address = Some(winner.address);
+        let others: Vec<Racer> = self.racing.drain(..).collect();
+        for other in others.iter().rev() {
+            self.addresses.push_front(other.address);
+        }
+        Some((winner, others.iter().map(|other| other.id).collect()))
     }
 
     pub(super) fn on_asked(
@@ -236,6 +308,7 @@ impl Node {
     }
 
     fn forget_connection(&mut self) {
+        debug_assert!(self.racing.is_empty(), "{self:?}");
         self.state = ConnectionState::Disconnected;
         self.versions = None;
         self.addresses.clear();

@@ -8,20 +8,25 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::api_versions::{self, Negotiation};
-use super::connections::ConnectionState;
+use super::connections::{ConnectionState, Node, Racer};
 use super::network_client::{NetworkClient, tag_of};
 use super::request::{request_frame, split_response};
 use super::resolver::{Resolved, Resolver};
 use super::{ClientEvent, KafkaClient, RequestFailure, ResponseBody};
 use crate::network::{Completions, ConnectionId, DisconnectCause, Disconnection, Net};
-use crate::protocol::ApiKey;
+use crate::protocol::{ApiKey, VersionRange};
 use crate::time::MonoTime;
 use crate::types::NodeId;
 
-/// A broker before Kafka 0.10, or a listener that expects TLS, ends the connection when it
-/// reads ApiVersions.
-const CLOSED_ON_API_VERSIONS: &str = " when asked for its API versions \
-    (is it older than Kafka 0.10, or does its listener expect TLS?)";
+/// A listener that expects TLS ends the connection when it reads ApiVersions. So does a broker before
+/// Kafka 0.10, or it never answers, and thus tells nobody its versions; they are known all the same.
+fn without_api_versions() -> String {
+    let VersionRange { min, max } = ApiKey::Produce.supported();
+    format!(
+        " (a broker older than Kafka 0.10, with Produce v0-v1 where v{min}-v{max} is needed, or a \
+         listener that expects TLS?)"
+    )
+}
 
 /// A listener that expects SASL tells its API versions to everybody, and nothing else.
 const CLOSED_ON_FIRST_REQUEST: &str =
@@ -69,23 +74,27 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         self.try_next_address(node, now);
     }
 
-    /// Connects to the next address of the attempt; if there is none left, the attempt has failed.
+    /// Connects to the next address of the attempt; if there is none left and none is being
+    /// connected to, the attempt has failed.
     fn try_next_address(&mut self, node: NodeId, now: MonoTime) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         while let Some(address) = state.addresses.pop_front() {
-            state.last_address = Some(address);
             match self.selector.connect(address, &self.config.socket, now) {
                 Ok(id) => {
                     let deadline = state.setup_deadline(&self.config, &mut self.random, now);
-                    state.on_connecting(id, deadline);
+                    state.on_connecting(Racer { id, address, deadline }, now);
                     self.owners.insert(id, node);
-                    return self.note_deadline(deadline);
+                    let due = state.next_deadline().unwrap_or(deadline);
+                    return self.note_deadline(due);
                 }
                 Err(error) => {
                     let cause = DisconnectCause::ConnectFailed(error);
                     state.address_failures.push(format!("{address}: {cause}"));
                 }
             }
+        }
+        if state.is_racing() {
+            return;
         }
         let failures = match &state.address_failures[..] {
             [] => "its name has no address".to_owned(),
@@ -98,12 +107,25 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         self.retire(node);
     }
 
-    /// The address that is being tried leads nowhere; its connection is gone.
-    fn on_address_failed(&mut self, node: NodeId, why: &str, now: MonoTime) {
+    /// An address leads nowhere; its connection is gone.
+    fn on_address_failed(&mut self, node: NodeId, id: ConnectionId, why: &str, now: MonoTime) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
-        let address = state.last_address.map(|address| format!("{address}: "));
+        let racer = state.on_racer_failed(id).map(|racer| racer.address);
+        let address = racer.or(state.last_address).map(|address| format!("{address}: "));
         state.address_failures.push(format!("{}{why}", address.unwrap_or_default()));
         self.try_next_address(node, now);
+    }
+
+    /// A connection stands: those to the node's other addresses are given up.
+    fn on_established(&mut self, id: ConnectionId, now: MonoTime) {
+        let Some(node) = self.owners.get(&id).copied() else { return };
+        let won = self.nodes.get_mut(&node).and_then(|state| state.on_won(id));
+        let Some((winner, others)) = won else { return };
+        for other in others {
+            self.owners.remove(&other);
+            self.selector.close(other);
+        }
+        self.ask_api_versions(node, id, api_versions::first_version(), winner.deadline, now);
     }
 
     /// A connection that was ready is gone, and its requests have been ended.
@@ -118,9 +140,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
 
     pub(super) fn handle_completions(&mut self, completions: &mut Completions, now: MonoTime) {
         for id in completions.connected.drain(..) {
-            if let Some(node) = self.owners.get(&id).copied() {
-                self.ask_api_versions(node, id, api_versions::first_version(), now);
-            }
+            self.on_established(id, now);
         }
         for (id, tag, frame) in completions.sends.drain(..) {
             if let Some(node) = self.owners.get(&id).copied() {
@@ -151,12 +171,17 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Closes a node's connection for a fault of the other side's.
     fn hang_up(&mut self, node: NodeId, why: &str, timed_out: Option<MonoTime>, now: MonoTime) {
         let Some(state) = self.nodes.get(&node) else { return };
-        let (was_ready, unused) = (state.is_ready(), state.in_flight.is_empty());
-        self.cut(node, timed_out);
-        if was_ready {
-            self.on_lost(node, why, unused, now);
-        } else {
-            self.on_address_failed(node, why, now);
+        let unused = state.in_flight.is_empty();
+        match state.state() {
+            ConnectionState::Ready { .. } => {
+                self.cut(node, timed_out);
+                self.on_lost(node, why, unused, now);
+            }
+            ConnectionState::Negotiating { id, .. } => {
+                self.cut(node, timed_out);
+                self.on_address_failed(node, id, why, now);
+            }
+            _ => {}
         }
     }
 
@@ -186,21 +211,28 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             }
             (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, unused, now),
             (ConnectionState::Negotiating { .. }, DisconnectCause::Closed { .. }) => {
-                self.on_address_failed(node, &(why + CLOSED_ON_API_VERSIONS), now);
+                let why = why + " when asked for its API versions" + &without_api_versions();
+                self.on_address_failed(node, id, &why, now);
             }
-            _ => self.on_address_failed(node, &why, now),
+            _ => self.on_address_failed(node, id, &why, now),
         }
     }
 
-    fn ask_api_versions(&mut self, node: NodeId, id: ConnectionId, asked: i16, now: MonoTime) {
+    /// `deadline`: the set-up's time goes on; it bounds the whole way of one address to readiness.
+    fn ask_api_versions(
+        &mut self,
+        node: NodeId,
+        id: ConnectionId,
+        asked: i16,
+        deadline: MonoTime,
+        now: MonoTime,
+    ) {
         if !self.selector.is_open(id) {
             // The broker closed right after its refusal: what follows is the connection's end.
             return;
         }
         let correlation_id = self.next_correlation_id();
         let Some(state) = self.nodes.get_mut(&node) else { return };
-        // The set-up's time goes on: it bounds the whole way of one address to readiness.
-        let Some(deadline) = state.next_deadline() else { return };
         state.on_asked(id, deadline, asked, correlation_id);
         let client_id = &self.config.client_id;
         let frame = request_frame(ApiKey::ApiVersions, asked, correlation_id, client_id, |out| {
@@ -238,7 +270,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let response = api_versions::decode_response(asked, body)
             .map_err(|error| bad_response(ApiKey::ApiVersions, &error.to_string()))?;
         match api_versions::judge(asked, &response) {
-            Negotiation::AskAgain(version) => self.ask_api_versions(node, id, version, now),
+            Negotiation::AskAgain(version) => {
+                let deadline = self.nodes.get(&node).and_then(Node::next_deadline);
+                self.ask_api_versions(node, id, version, deadline.unwrap_or(now), now);
+            }
             Negotiation::Refused(why) => return Err(why),
             Negotiation::Agreed(versions) => {
                 let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
@@ -305,11 +340,21 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 state.address_failures.push("its name was not resolved in time".to_owned());
                 self.try_next_address(node, now);
             }
-            ConnectionState::Connecting { .. } => {
-                self.hang_up(node, "no connection came to stand in time", None, now);
+            ConnectionState::Connecting => {
+                let late = state.late_racers(now);
+                if state.wants_racer(now) && late.is_empty() {
+                    self.try_next_address(node, now);
+                }
+                for id in late {
+                    self.owners.remove(&id);
+                    self.selector.close(id);
+                    let why = "no connection came to stand in time";
+                    self.on_address_failed(node, id, why, now);
+                }
             }
             ConnectionState::Negotiating { .. } => {
-                self.hang_up(node, "it did not tell its API versions in time", None, now);
+                let why = "it did not tell its API versions in time".to_owned();
+                self.hang_up(node, &(why + &without_api_versions()), None, now);
             }
             ConnectionState::Ready { .. } => {
                 let late = state.in_flight.timed_out(now);
@@ -317,6 +362,9 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 let why = format!("it did not answer {what} in time");
                 self.hang_up(node, &why, Some(now), now);
             }
+        }
+        if let Some(next) = self.nodes.get(&node).and_then(Node::next_deadline) {
+            self.note_deadline(next);
         }
     }
 }

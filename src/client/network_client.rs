@@ -123,9 +123,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let mut connections = 0;
         for (id, node) in &self.nodes {
             node.invariants();
-            let its = node.connection();
-            connections += usize::from(its.is_some());
-            assert!(its.is_none_or(|c| self.owners.get(&c) == Some(id)), "not its own: {node:?}");
+            for connection in node.connections() {
+                connections += 1;
+                assert_eq!(self.owners.get(&connection), Some(id), "not its own: {node:?}");
+            }
             in_flight += node.in_flight.len();
             assert!(node.in_flight.len() <= self.config.max_in_flight, "too many: {node:?}");
             let due = node.next_deadline().unwrap_or(MonoTime::MAX);
@@ -137,10 +138,12 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
 
     /// Closes a node's connection, if there is one, and ends its requests.
     pub(super) fn cut(&mut self, node: NodeId, now: Option<MonoTime>) {
-        let Some(id) = self.nodes.get(&node).and_then(Node::connection) else { return };
-        self.owners.remove(&id);
-        let returned = self.selector.close(id);
-        self.fail_in_flight(node, returned, now);
+        let connections = self.nodes.get_mut(&node).map(Node::take_connections);
+        for id in connections.into_iter().flatten() {
+            self.owners.remove(&id);
+            let returned = self.selector.close(id);
+            self.fail_in_flight(node, returned, now);
+        }
     }
 
     /// Forgets a node that left the set, once it has nothing in flight.

@@ -147,7 +147,7 @@ impl OldBroker {
         if !log.exists() {
             return Vec::new();
         }
-        let class = match self.version >= number("4.0") {
+        let class = match self.version >= number("4.1") {
             true => "org.apache.kafka.tools.DumpLogSegments",
             false => "kafka.tools.DumpLogSegments",
         };

@@ -91,7 +91,8 @@ fn a_black_hole() {
         &text,
         &format!(
             "no metadata of topic t after * ms: bootstrap server {address}: {address}: it did not \
-             tell its API versions in time"
+             tell its API versions in time (a broker older than Kafka 0.10, with Produce v0-v1 \
+             where v3-v13 is needed, or a listener that expects TLS?)"
         ),
     );
 }

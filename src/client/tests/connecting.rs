@@ -70,7 +70,11 @@ fn a_broker_that_refuses_api_versions_is_not_used_and_says_why() {
     let socket = b.negotiating(NODE);
     b.net.end(socket, Ok(()));
     let events = b.poll();
-    assert!(reason(&events).contains("older than Kafka 0.10"), "{}", reason(&events));
+    assert!(
+        reason(&events).contains("older than Kafka 0.10, with Produce v0-v1 "),
+        "{}",
+        reason(&events)
+    );
     let text = "broker 0 at host-0:9092: 10.0.0.0:9092: it closed the connection when asked";
     assert!(reason(&events).starts_with(text), "{}", reason(&events));
 }
@@ -122,6 +126,63 @@ fn all_addresses_of_a_name_are_tried_in_turn_before_the_attempt_fails() {
     assert!(b.poll().is_empty());
     assert_eq!(b.net.attempts()[4..], [host_address(14), host_address(15)]);
     assert_eq!(b.names.asked(), 3);
+}
+
+#[test]
+fn a_slow_address_is_not_waited_for_and_the_first_that_stands_is_used() {
+    let mut b = Bench::new(1);
+    let addresses = [host_address(10), host_address(11), host_address(12)];
+    b.names.know("host-0", &addresses);
+    b.net.dial(addresses[0], Dial::Hang);
+    b.net.dial(addresses[1], Dial::Hang);
+    assert!(!b.ready(NODE));
+    b.pass(249 * MS);
+    assert_eq!(b.net.attempts(), addresses[..1]);
+    b.pass(MS);
+    assert_eq!(b.net.attempts(), addresses[..2], "beside the first one");
+    b.pass(250 * MS);
+    assert_eq!(b.net.attempts(), addresses);
+    b.pass(MS);
+    assert_eq!(b.take_requests(3).len(), 1, "ApiVersions goes to the one that stands");
+    assert_eq!(b.net.open_sockets(), [3], "and the others are given up");
+    // If that one is of no use the others are tried again.
+    b.net.end(3, Ok(()));
+    b.net.dial(addresses[0], Dial::Accept);
+    b.poll();
+    b.poll();
+    assert_eq!(b.net.attempts()[3..], addresses[..1]);
+    assert_eq!(b.take_requests(4).len(), 1);
+}
+
+#[test]
+fn an_attempt_fails_when_the_last_of_its_addresses_has_failed() {
+    let mut b = Bench::new(1);
+    let addresses = [host_address(10), host_address(11)];
+    b.names.know("host-0", &addresses);
+    b.net.dial(addresses[0], Dial::Hang);
+    b.net.dial(addresses[1], Dial::Refuse);
+    assert!(!b.ready(NODE));
+    b.pass(2_000 * MS);
+    assert!(!b.client.connection_failed(NODE), "the first one may still come to stand");
+    let events = b.wait(60_000 * MS);
+    assert_eq!(told(&events), ["failed 0"]);
+    let text = reason(&events);
+    assert!(text.contains("10.0.0.11:9092: it can't be reached"), "{text}");
+    assert!(text.contains("10.0.0.10:9092: no connection came to stand in time"), "{text}");
+    assert!(b.net.open_sockets().is_empty());
+}
+
+#[test]
+fn ipv4_and_ipv6_addresses_take_turns() {
+    let mut b = Bench::new(1);
+    let v6 = |n| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n], 9092));
+    b.names.know("host-0", &[v6(1), v6(2), host_address(10), host_address(11)]);
+    for address in [v6(1), v6(2), host_address(10), host_address(11)] {
+        b.net.dial(address, Dial::Hang);
+    }
+    assert!(!b.ready(NODE));
+    b.pass(1_000 * MS);
+    assert_eq!(b.net.attempts(), [v6(1), host_address(10), v6(2), host_address(11)]);
 }
 
 /// NC-03.
