@@ -107,11 +107,14 @@ impl Schedule {
         self.not_before_while_equivalent = MonoTime::ZERO;
     }
 
+    /// The back-off after `earlier` ones, without any spread.
+    pub(super) fn plain_backoff(&self, earlier: u32) -> Duration {
+        self.backoff.saturating_mul(1 << earlier.min(31)).min(self.backoff_max)
+    }
+
     /// The back-off after `earlier` ones, as KIP-580: doubling, spread at random, bounded.
     fn backoff(&self, earlier: u32, jitter: Jitter<'_>) -> Duration {
-        let factor = 1 << earlier.min(31);
-        let backoff = self.backoff.saturating_mul(factor).min(self.backoff_max);
-        jitter(backoff).min(self.backoff_max)
+        jitter(self.plain_backoff(earlier)).min(self.backoff_max)
     }
 }
 

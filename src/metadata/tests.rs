@@ -568,7 +568,7 @@ fn a_rebootstrap_keeps_topics_and_forgets_leaders() {
     // Without an id that would tell the clusters' topics apart.
     rig.answer(vec![of_id(Uuid::ZERO, topic("t", &[(1, 5)]))]);
     rig.pass_ms(10_000);
-    assert!(rig.metadata.rebootstrap());
+    assert!(rig.metadata.rebootstrap(rig.now));
     let cluster = rig.metadata.cell().cluster();
     assert_eq!(cluster.nodes.len(), 2);
     assert!(cluster.nodes.keys().all(|id| id.0 < 0));
@@ -579,8 +579,31 @@ fn a_rebootstrap_keeps_topics_and_forgets_leaders() {
     // Perhaps another cluster, in which the topic is young.
     rig.respond(&response(vec![of_id(Uuid::ZERO, topic("t", &[(2, 0)]))]), LATEST);
     assert_eq!(rig.leader("t", 0), Some((2, 0)));
-    assert!(rig.metadata.rebootstrap());
-    assert!(!rig.metadata.rebootstrap(), "there is nothing to go back to");
+    rig.metadata.on_broker_reached();
+    assert!(rig.metadata.rebootstrap(rig.now));
+    rig.pass_ms(10_000);
+    assert!(!rig.metadata.rebootstrap(rig.now), "there is nothing to go back to");
+}
+
+#[test]
+fn bootstrap_servers_whose_brokers_are_never_reached_are_gone_back_to_ever_more_rarely() {
+    let mut rig = Rig::new();
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        rig.answer(vec![]);
+        let mut waited = 0;
+        while !rig.metadata.rebootstrap(rig.now) {
+            rig.pass_ms(1);
+            waited += 1;
+        }
+        waits.push(waited);
+        rig.pass_ms(1);
+    }
+    assert_eq!(waits[0], 0);
+    assert!(waits[1..].is_sorted() && waits[4..].iter().all(|ms| *ms > 500), "{waits:?}");
+    rig.answer(vec![]);
+    rig.metadata.on_broker_reached();
+    assert!(rig.metadata.rebootstrap(rig.now), "after that it is as at first");
 }
 
 #[test]
@@ -598,7 +621,7 @@ fn a_rebootstrap_is_due_when_no_update_succeeds_for_long() {
     assert!(!rig.metadata.rebootstrap_due(rig.now));
     rig.pass_ms(1);
     assert!(rig.metadata.rebootstrap_due(rig.now));
-    assert!(rig.metadata.rebootstrap());
+    assert!(rig.metadata.rebootstrap(rig.now));
     assert!(!rig.metadata.rebootstrap_due(rig.now + Duration::from_secs(60)));
     rig.answer(vec![]);
     rig.metadata.request_update();
@@ -611,7 +634,7 @@ fn a_rebootstrap_is_due_when_no_update_succeeds_for_long() {
     rig.metadata.request_update();
     rig.due_ms();
     assert!(!rig.metadata.rebootstrap_due(rig.now + Duration::from_secs(60)));
-    assert!(!rig.metadata.rebootstrap());
+    assert!(!rig.metadata.rebootstrap(rig.now));
 }
 
 /// MD-27, MD-28.

@@ -68,6 +68,10 @@ pub(crate) struct Metadata {
     in_flight: Option<Scope>,
     /// Since when an update was due without an answer; none while nothing is due.
     unanswered_since: Option<MonoTime>,
+    /// How often it went back to the bootstrap servers since a broker was last reached.
+    rebootstraps: u32,
+    /// No new start before this.
+    rebootstrap_not_before: MonoTime,
 }
 
 /// A topic that is kept up to date.
@@ -126,6 +130,8 @@ impl Metadata {
             full_wanted: true,
             in_flight: None,
             unanswered_since: None,
+            rebootstraps: 0,
+            rebootstrap_not_before: MonoTime::ZERO,
         }
     }
 
@@ -205,7 +211,7 @@ impl Metadata {
         pending: &dyn Fn(&str) -> bool,
         jitter: Jitter<'_>,
     ) -> Update {
-        if response.error_code == ErrorCode::REBOOTSTRAP_REQUIRED && self.rebootstrap() {
+        if response.error_code == ErrorCode::REBOOTSTRAP_REQUIRED && self.start_anew() {
             self.schedule.on_failure(now, jitter);
             return Update::Rebootstrap;
         }
@@ -276,7 +282,24 @@ impl Metadata {
     /// Says whether it did: not if the configuration forbids it, and not if the bootstrap servers
     /// are the nodes already. Topics stay known, so that sends go on into the buffer; their
     /// leaders and epochs don't, since the cluster may be another one.
-    pub(crate) fn rebootstrap(&mut self) -> bool {
+    ///
+    /// Bootstrap servers may name brokers that can't be reached, time and again. So until one is
+    /// reached each further start waits longer, and the brokers get their chance meanwhile.
+    pub(crate) fn rebootstrap(&mut self, now: MonoTime) -> bool {
+        if now < self.rebootstrap_not_before || !self.start_anew() {
+            return false;
+        }
+        self.rebootstrap_not_before = now + self.schedule.plain_backoff(self.rebootstraps);
+        self.rebootstraps = self.rebootstraps.saturating_add(1);
+        true
+    }
+
+    /// A broker that the cluster named was reached.
+    pub(crate) fn on_broker_reached(&mut self) {
+        (self.rebootstraps, self.rebootstrap_not_before) = (0, MonoTime::ZERO);
+    }
+
+    fn start_anew(&mut self) -> bool {
         if self.settings.rebootstrap_trigger.is_none() || self.cluster.bootstrap {
             return false;
         }

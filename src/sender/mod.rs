@@ -292,7 +292,7 @@ impl<C: KafkaClient> Sender<C> {
                 ClientEvent::Disconnected { node, unused, reason, .. } => {
                     self.hear_disconnect(node, unused, &reason, now);
                 }
-                ClientEvent::Connected { node } => self.reach.on_connected(node),
+                ClientEvent::Connected { node } => self.hear_connected(node),
             }
         }
         self.client_events = events;

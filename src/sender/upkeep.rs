@@ -104,7 +104,7 @@ impl<C: KafkaClient> Sender<C> {
     fn ask_for_metadata(&mut self, now: MonoTime) {
         let out_of_reach =
             self.metadata.rebootstrap_due(now) || !self.client.any_node_available(now);
-        if out_of_reach && self.metadata.rebootstrap() {
+        if out_of_reach && self.metadata.rebootstrap(now) {
             let text = "no known broker can be reached: starting anew from bootstrap.servers";
             self.log_failure(log::Level::Info, REBOOTSTRAP, || text.into(), now);
             self.hand_nodes_to_client(now);
@@ -339,6 +339,13 @@ impl<C: KafkaClient> Sender<C> {
             let mut jitter = |backoff| random.jitter(backoff, JITTER);
             self.metadata.handle_failure(now, &mut jitter);
             self.client.disconnect(node, now);
+        }
+    }
+
+    pub(super) fn hear_connected(&mut self, node: NodeId) {
+        self.reach.on_connected(node);
+        if node.0 >= 0 {
+            self.metadata.on_broker_reached();
         }
     }
 
