@@ -37,6 +37,9 @@ pub(super) enum ConnectionState {
 /// How long an address has for itself before the next one is tried beside it: as RFC 8305 has it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// No middlebox that is in its right mind cuts a connection sooner for want of use.
+const STALE_AFTER: Duration = Duration::from_secs(10);
+
 /// An address that is being connected to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Racer {
@@ -74,6 +77,8 @@ pub(super) struct Node {
     pub(super) address_failures: Vec<String>,
     /// The connection has brought an answer, to more than ApiVersions.
     pub(super) has_answered: bool,
+    /// When the connection last brought anything.
+    pub(super) last_heard: MonoTime,
     /// Known while it is ready.
     pub(super) versions: Option<NodeApiVersions>,
     pub(super) in_flight: InFlightRequests,
@@ -97,6 +102,7 @@ impl Node {
             last_address: None,
             address_failures: Vec::new(),
             has_answered: false,
+            last_heard: MonoTime::ZERO,
             versions: None,
             in_flight: InFlightRequests::default(),
         }
@@ -268,7 +274,8 @@ impl Node {
         self.state = ConnectionState::Negotiating { id, deadline, asked, correlation_id };
     }
 
-    pub(super) fn on_ready(&mut self, id: ConnectionId, versions: NodeApiVersions) {
+    pub(super) fn on_ready(&mut self, id: ConnectionId, versions: NodeApiVersions, now: MonoTime) {
+        self.last_heard = now;
         debug_assert!(matches!(self.state, ConnectionState::Negotiating { .. }), "{self:?}");
         self.state = ConnectionState::Ready { id };
         self.versions = Some(versions);
@@ -293,6 +300,13 @@ impl Node {
         }
         self.last_attempt_failed = true;
         self.forget_connection();
+    }
+
+    /// Whether the connection, which has just ended, had been of no use for so long that it may
+    /// have been dead since: load balancers and firewalls cut such connections, often in silence.
+    pub(super) fn was_stale(&self, now: MonoTime) -> bool {
+        let last_use = self.in_flight.oldest().map_or(now, |request| request.created_at);
+        self.is_ready() && last_use.since(self.last_heard) >= STALE_AFTER
     }
 
     /// The connection was given up for want of use: a new one may be made at once.

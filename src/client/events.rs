@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::api_versions::{self, Negotiation};
 use super::connections::{ConnectionState, Node, Racer};
-use super::network_client::{NetworkClient, tag_of};
+use super::network_client::{End, NetworkClient, tag_of};
 use super::request::{request_frame, split_response};
 use super::resolver::{Resolved, Resolver};
 use super::{ClientEvent, KafkaClient, RequestFailure, ResponseBody};
@@ -129,10 +129,13 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// A connection that was ready is gone, and its requests have been ended.
-    fn on_lost(&mut self, node: NodeId, why: &str, unused: bool, now: MonoTime) {
+    fn on_lost(&mut self, node: NodeId, why: &str, unused: bool, end: End, now: MonoTime) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         let reason = format!("{}: {why}", state.name());
-        state.on_disconnected(&self.config, &mut self.random, now);
+        match end {
+            End::Stale => state.on_idle(),
+            _ => state.on_disconnected(&self.config, &mut self.random, now),
+        }
         let while_connecting = false;
         self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
         self.retire(node);
@@ -163,22 +166,22 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         }
         for (id, why) in condemned {
             if let Some(node) = self.owners.get(&id).copied() {
-                self.hang_up(node, &why, None, now);
+                self.hang_up(node, &why, End::Lost, now);
             }
         }
     }
 
     /// Closes a node's connection for a fault of the other side's.
-    fn hang_up(&mut self, node: NodeId, why: &str, timed_out: Option<MonoTime>, now: MonoTime) {
+    fn hang_up(&mut self, node: NodeId, why: &str, end: End, now: MonoTime) {
         let Some(state) = self.nodes.get(&node) else { return };
         let unused = state.in_flight.is_empty();
         match state.state() {
             ConnectionState::Ready { .. } => {
-                self.cut(node, timed_out);
-                self.on_lost(node, why, unused, now);
+                self.cut(node, end);
+                self.on_lost(node, why, unused, end, now);
             }
             ConnectionState::Negotiating { id, .. } => {
-                self.cut(node, timed_out);
+                self.cut(node, end);
                 self.on_address_failed(node, id, why, now);
             }
             _ => {}
@@ -191,7 +194,8 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         let (before, unused) = (state.state(), state.in_flight.is_empty());
         let answered = state.has_answered;
-        self.fail_in_flight(node, unsent, None);
+        let end = if state.was_stale(now) { End::Stale } else { End::Lost };
+        self.fail_in_flight(node, unsent, end);
         let why = cause.to_string();
         #[cfg(all(test, not(loom)))]
         if let DisconnectCause::BadFrame(_) = &cause {
@@ -207,9 +211,9 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             (ConnectionState::Ready { .. }, DisconnectCause::Closed { mid_frame: false })
                 if !unused && !answered =>
             {
-                self.on_lost(node, &(why + CLOSED_ON_FIRST_REQUEST), unused, now);
+                self.on_lost(node, &(why + CLOSED_ON_FIRST_REQUEST), unused, end, now);
             }
-            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, unused, now),
+            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, unused, end, now),
             (ConnectionState::Negotiating { .. }, DisconnectCause::Closed { .. }) => {
                 let why = why + " when asked for its API versions" + &without_api_versions();
                 self.on_address_failed(node, id, &why, now);
@@ -255,7 +259,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 }
                 self.on_api_versions(node, id, asked, &body, now)
             }
-            _ => self.on_response(node, frame),
+            _ => self.on_response(node, frame, now),
         }
     }
 
@@ -277,7 +281,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             Negotiation::Refused(why) => return Err(why),
             Negotiation::Agreed(versions) => {
                 let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
-                state.on_ready(id, versions);
+                state.on_ready(id, versions, now);
                 self.selector.on_negotiated(id);
                 self.features.update(&response);
                 // From version 2 on, the broker leaves it to the client to keep away (KIP-219).
@@ -292,7 +296,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// A response for the oldest request in flight, or so it must be.
-    fn on_response(&mut self, node: NodeId, frame: Vec<u8>) -> Result<(), String> {
+    fn on_response(&mut self, node: NodeId, frame: Vec<u8>, now: MonoTime) -> Result<(), String> {
         let Some(state) = self.nodes.get_mut(&node) else { return Ok(()) };
         let due = state.in_flight.oldest().filter(|r| r.expects_response && r.frame.is_some());
         let Some(due) = due else {
@@ -305,7 +309,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             Err(error) => Err(error.to_string()),
         };
         let why = outcome.as_ref().err().map(|what| bad_response(api, what));
-        state.has_answered = true;
+        (state.has_answered, state.last_heard) = (true, now);
         if let Some(request) = state.in_flight.pop_oldest() {
             self.finish(node, request, outcome.map_err(RequestFailure::BadResponse));
         }
@@ -354,13 +358,13 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             }
             ConnectionState::Negotiating { .. } => {
                 let why = "it did not tell its API versions in time".to_owned();
-                self.hang_up(node, &(why + &without_api_versions()), None, now);
+                self.hang_up(node, &(why + &without_api_versions()), End::Lost, now);
             }
             ConnectionState::Ready { .. } => {
                 let late = state.in_flight.timed_out(now);
                 let what = late.map_or("a request", |request| request.api.name());
                 let why = format!("it did not answer {what} in time");
-                self.hang_up(node, &why, Some(now), now);
+                self.hang_up(node, &why, End::Overdue(now), now);
             }
         }
         if let Some(next) = self.nodes.get(&node).and_then(Node::next_deadline) {

@@ -139,6 +139,9 @@ pub(crate) enum ResponseBody {
 pub(crate) enum RequestFailure {
     /// The connection ended first.
     Disconnected,
+    /// The same, of a connection that had not been used for long: something in between had most
+    /// likely cut it, and the broker may be as well as ever. No backoff is called for.
+    Stale,
     /// The request's own time was over; the connection was closed for it.
     TimedOut,
     /// What came back at this request's turn is not a response to it; the connection was closed.

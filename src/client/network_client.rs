@@ -25,6 +25,16 @@ use crate::types::NodeId;
 /// to an older request must not be taken for.
 const FIRST_RESERVED_CORRELATION_ID: i32 = i32::MAX - 7;
 
+/// How a connection ended, as far as its requests are concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Lost,
+    /// It had not been used for long.
+    Stale,
+    /// By now a request has taken too long; perhaps not all have.
+    Overdue(MonoTime),
+}
+
 /// Connections to all nodes, and the requests on them.
 pub(crate) struct NetworkClient<N, R> {
     pub(super) config: ClientConfig,
@@ -94,21 +104,17 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// Ends all requests of a node whose connection is gone, in the order in which they were sent.
-    /// `now`: requests that have taken too long by then are told so.
-    pub(super) fn fail_in_flight(
-        &mut self,
-        node: NodeId,
-        returned: Vec<ReturnedFrame>,
-        now: Option<MonoTime>,
-    ) {
+    pub(super) fn fail_in_flight(&mut self, node: NodeId, returned: Vec<ReturnedFrame>, end: End) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         for ReturnedFrame { tag, frame, started } in returned {
             state.in_flight.on_frame_back(id_of(tag), frame, started, false);
         }
         for request in state.in_flight.take() {
-            let timed_out = now.is_some_and(|now| request.deadline <= now);
-            let failure =
-                if timed_out { RequestFailure::TimedOut } else { RequestFailure::Disconnected };
+            let failure = match end {
+                End::Overdue(now) if request.deadline <= now => RequestFailure::TimedOut,
+                End::Overdue(_) | End::Lost => RequestFailure::Disconnected,
+                End::Stale => RequestFailure::Stale,
+            };
             self.finish(node, request, Err(failure));
         }
     }
@@ -137,19 +143,19 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// Closes a node's connection, if there is one, and ends its requests.
-    pub(super) fn cut(&mut self, node: NodeId, now: Option<MonoTime>) {
+    pub(super) fn cut(&mut self, node: NodeId, end: End) {
         let connections = self.nodes.get_mut(&node).map(Node::take_connections);
         for id in connections.into_iter().flatten() {
             self.owners.remove(&id);
             let returned = self.selector.close(id);
-            self.fail_in_flight(node, returned, now);
+            self.fail_in_flight(node, returned, end);
         }
     }
 
     /// Forgets a node that left the set, once it has nothing in flight.
     pub(super) fn retire(&mut self, node: NodeId) {
         if self.nodes.get(&node).is_some_and(|n| n.is_retiring && n.in_flight.is_empty()) {
-            self.cut(node, None);
+            self.cut(node, End::Lost);
             self.nodes.remove(&node);
         }
     }
@@ -189,7 +195,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             match self.nodes.get_mut(&id) {
                 Some(node) if node.address == address => node.is_retiring = false,
                 _ => {
-                    self.cut(id, None);
+                    self.cut(id, End::Lost);
                     self.nodes.insert(id, Node::new(address));
                 }
             }
@@ -324,7 +330,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         if state.state() == ConnectionState::Disconnected {
             return;
         }
-        self.cut(node, None);
+        self.cut(node, End::Lost);
         if let Some(state) = self.nodes.get_mut(&node) {
             state.on_disconnected(&self.config, &mut self.random, now);
         }
@@ -359,7 +365,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
 
     fn close(&mut self, _now: MonoTime, events: &mut Vec<ClientEvent>) {
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            self.cut(id, None);
+            self.cut(id, End::Lost);
         }
         self.nodes.clear();
         debug_assert!(self.owners.is_empty() && self.in_flight_total == 0);

@@ -25,8 +25,9 @@ enum Answer<'a> {
     Partition(&'a PartitionProduceResponse),
     /// acks=0: there is none, and the bytes are in the socket.
     Written,
-    /// There is none because of this; `sent` tells whether any byte went out.
-    None { cause: DeliveryCause, sent: bool },
+    /// There is none because of this; `sent` tells whether any byte went out, `stale` whether it was
+    /// the connection's age alone that ended it.
+    None { cause: DeliveryCause, sent: bool, stale: bool },
 }
 
 impl<C: KafkaClient> Sender<C> {
@@ -40,6 +41,7 @@ impl<C: KafkaClient> Sender<C> {
         };
         let ClientResponse { node, tag, version, mut frame, outcome, sent, .. } = response;
         self.unload(&mut parts, &mut frame.segments);
+        let stale = outcome == Err(RequestFailure::Stale);
         match read(outcome, version) {
             Ok(Some(response)) => {
                 self.heed_throttle(node, version, response.throttle_time_ms, now);
@@ -53,7 +55,8 @@ impl<C: KafkaClient> Sender<C> {
                         None => {
                             let text = "the response leaves the partition out";
                             let cause = DeliveryCause::BadResponse(text.into());
-                            self.settle(tag, part, &Answer::None { cause, sent }, now);
+                            let answer = Answer::None { cause, sent, stale };
+                            self.settle(tag, part, &answer, now);
                         }
                     }
                 }
@@ -69,7 +72,7 @@ impl<C: KafkaClient> Sender<C> {
                     self.client.disconnect(node, now);
                 }
                 for part in parts.drain(..) {
-                    let answer = Answer::None { cause: cause.clone(), sent };
+                    let answer = Answer::None { cause: cause.clone(), sent, stale };
                     self.settle(tag, part, &answer, now);
                 }
             }
@@ -136,12 +139,12 @@ impl<C: KafkaClient> Sender<C> {
                 let outcome = Outcome::Delivered { base_offset: -1, log_append_time: None };
                 return self.complete(id, batch, outcome);
             }
-            Answer::None { cause, sent } => {
+            Answer::None { cause, sent, stale } => {
                 batch.maybe_persisted |= sent;
                 batch.last_cause = Some(cause.clone());
                 self.metadata.request_update();
                 return if self.retries_left(&batch) {
-                    self.retry(id, batch, now);
+                    self.retry(id, batch, !stale, now);
                 } else {
                     self.give_up(id, batch, cause.clone(), now);
                 };
@@ -161,11 +164,11 @@ impl<C: KafkaClient> Sender<C> {
                 self.deliver(id, batch, response.base_offset, response.log_append_time_ms);
             }
             Verdict::Duplicate => self.deliver(id, batch, -1, -1),
-            Verdict::Retry => self.retry(id, batch, now),
+            Verdict::Retry => self.retry(id, batch, true, now),
             Verdict::RetryAfterBump => {
                 self.tell_loss(id, &batch, code);
                 self.index.partition_mut(id).sequences.require_bump();
-                self.retry(id, batch, now);
+                self.retry(id, batch, true, now);
             }
             Verdict::Split => self.split(id, batch, now),
             Verdict::Fail => self.fail_by_answer(id, batch, response, now),
@@ -206,8 +209,14 @@ impl<C: KafkaClient> Sender<C> {
         self.complete(id, batch, Outcome::Delivered { base_offset, log_append_time });
     }
 
-    /// Puts the batch back in line, not before its backoff is over.
-    fn retry(&mut self, id: PartitionId, mut batch: Box<ProducerBatch>, now: MonoTime) {
+    /// Puts the batch back in line, not before its backoff is over, if there is to be one.
+    fn retry(
+        &mut self,
+        id: PartitionId,
+        mut batch: Box<ProducerBatch>,
+        backs_off: bool,
+        now: MonoTime,
+    ) {
         if batch.deadline(self.config.delivery_timeout) <= now || !self.phase.retries() {
             let cause = batch.last_cause.clone();
             let ended =
@@ -215,7 +224,8 @@ impl<C: KafkaClient> Sender<C> {
             debug_assert!(cause.is_some(), "a retry without a cause");
             return self.give_up(id, batch, ended, now);
         }
-        batch.retry_at = now + self.retry_backoff(batch.attempts);
+        let backoff = self.retry_backoff(batch.attempts);
+        batch.retry_at = if backs_off { now + backoff } else { now };
         self.index.put_back(id, std::iter::once(batch));
     }
 
@@ -341,7 +351,9 @@ fn read(
                 .map(Some)
                 .map_err(|error| DeliveryCause::BadResponse(error.to_string().into()))
         }
-        Err(RequestFailure::Disconnected) => Err(DeliveryCause::Disconnected),
+        Err(RequestFailure::Disconnected | RequestFailure::Stale) => {
+            Err(DeliveryCause::Disconnected)
+        }
         Err(RequestFailure::TimedOut) => Err(DeliveryCause::RequestTimeout),
         Err(RequestFailure::BadResponse(text)) => Err(DeliveryCause::BadResponse(text.into())),
     }

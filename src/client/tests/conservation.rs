@@ -17,7 +17,7 @@ impl Ledger {
             let ClientEvent::Response(response) = event else { continue };
             let kind = match response.outcome {
                 Ok(_) => "answered",
-                Err(RequestFailure::Disconnected) => "disconnected",
+                Err(RequestFailure::Disconnected | RequestFailure::Stale) => "disconnected",
                 Err(RequestFailure::TimedOut) => "timed out",
                 Err(RequestFailure::BadResponse(_)) => "bad",
             };

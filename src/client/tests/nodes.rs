@@ -1,3 +1,5 @@
+use std::io::ErrorKind;
+
 use super::*;
 
 #[test]
@@ -196,4 +198,26 @@ fn the_delay_of_a_node_tells_when_it_is_worth_asking_again() {
     b.pass(delay / 4);
     assert_eq!(b.client.ready_delay(NODE, b.now), delay - delay / 4);
     assert_eq!(b.client.ready_delay(NodeId(9), b.now), Duration::MAX, "a stranger");
+}
+
+#[test]
+fn a_connection_that_was_cut_for_want_of_use_is_made_again_at_once() {
+    for unused in [false, true] {
+        let mut b = Bench::new(1);
+        let socket = b.connected(NODE);
+        b.pass(60_000 * MS);
+        if !unused {
+            b.send(NODE);
+        }
+        b.net.end(socket, Err(ErrorKind::ConnectionReset));
+        let expected = if unused { &["lost 0"][..] } else { &["0: Stale", "lost 0"] };
+        assert_eq!(told(&b.poll()), expected);
+        assert_eq!(b.client.ready_delay(NODE, b.now), Duration::ZERO);
+        // One that is cut as soon as it stands is another matter.
+        let socket = b.connected(NODE);
+        b.send(NODE);
+        b.net.end(socket, Err(ErrorKind::ConnectionReset));
+        assert_eq!(told(&b.poll()).last().map(String::as_str), Some("lost 0"));
+        assert!(b.client.ready_delay(NODE, b.now) >= 40 * MS);
+    }
 }

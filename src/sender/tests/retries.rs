@@ -376,3 +376,15 @@ fn lost_batches_without_sequences_are_tried_again_in_their_order_and_expire_by_t
     s.client.0.borrow_mut().down.clear();
     assert_eq!(s.sent_one().batch().values, ["b"]);
 }
+
+#[test]
+fn a_batch_that_met_a_connection_cut_for_want_of_use_goes_again_at_once() {
+    let mut s = Scenario::new(|_| {});
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.client.0.borrow_mut().end(sent.tag, Err(RequestFailure::Stale), true);
+    let (waited, again) = s.until_sent();
+    assert_eq!((waited, again.told()), (Duration::ZERO, sent.told()), "the same, without backoff");
+    s.answer(&again, OK, 0);
+    assert!(delivery.wait().is_ok());
+}
