@@ -1,9 +1,9 @@
 //! One node as the client knows it: the state of its connection, its backoff, its addresses.
 //!
 //! An attempt to connect looks the name up anew and tries all its addresses: one after the other,
-//! but a slow one is not waited for, and the first that comes to stand goes on (RFC 8305). Only when
-//! none of them led to a ready connection has the attempt failed, and the backoff grows. The client
-//! keeps these values on the sender thread.
+//! but a slow one is not waited for, and the first that comes to stand goes on (RFC 8305). Only
+//! when none of them led to a ready connection has the attempt failed, and the backoff grows. The
+//! client keeps these values on the sender thread.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -18,8 +18,9 @@ use crate::protocol::{ApiKey, VersionRange};
 use crate::time::MonoTime;
 use crate::types::NodeId;
 
-/// A listener that expects TLS ends the connection when it reads ApiVersions. So does a broker before
-/// Kafka 0.10, or it never answers, and thus tells nobody its versions; they are known all the same.
+/// A listener that expects TLS ends the connection when it reads ApiVersions. So does a broker
+/// before Kafka 0.10, or it never answers, and thus tells nobody its versions; they are known all
+/// the same.
 fn without_api_versions() -> String {
     let VersionRange { min, max } = ApiKey::Produce.supported();
     format!(

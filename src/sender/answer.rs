@@ -25,8 +25,8 @@ enum Answer<'a> {
     Partition(&'a PartitionProduceResponse),
     /// acks=0: there is none, and the bytes are in the socket.
     Written,
-    /// There is none because of this; `sent` tells whether any byte went out, `stale` whether it was
-    /// the connection's age alone that ended it.
+    /// There is none because of this; `sent` tells whether any byte went out, `stale` whether it
+    /// was the connection's age alone that ended it.
     None { cause: DeliveryCause, sent: bool, stale: bool },
 }
 

@@ -7,6 +7,7 @@
 //! `KAFKA_VERSIONS=2.0.1,3.9.1` names others. `kafka_harness` says what these tests need.
 
 #![cfg(unix)]
+#![allow(clippy::print_stdout)] // what became of each version
 
 use std::time::Duration;
 

@@ -108,6 +108,7 @@ impl Installation {
     }
 
     /// Of another version, without this harness's own tools.
+    #[allow(dead_code)] // one test binary alone runs old brokers
     pub fn of(version: &str) -> Result<Self, String> {
         let (java, cache) = Self::java_and_cache()?;
         let jars = fetch_jars(&cache, version)?;

@@ -4,7 +4,8 @@
 //! `installation` finds Java and brings the jars here through Maven, once; `process` starts a
 //! broker so that it cannot outlive the test; `cluster` formats, starts, kills, pauses and restarts
 //! brokers; `tools` talks to one helper JVM (`KafkaTools.java`), which creates topics and reads
-//! records back with Kafka's own consumer; `old` is one broker of any other version. Nothing in here uses the crate under test.
+//! records back with Kafka's own consumer; `old` is one broker of any other version. Nothing in
+//! here uses the crate under test.
 //!
 //!     let Some(cluster) = Cluster::start_or_skip("name_of_the_test", 3, &[]) else { return };
 //!     cluster.create_topic("t", 6, 3, &[("min.insync.replicas", "2")]);
@@ -18,11 +19,12 @@
 
 mod cluster;
 mod installation;
+#[allow(dead_code)] // one test binary alone runs old brokers
 mod old;
 mod process;
 mod tools;
 
 pub use cluster::Cluster;
-#[allow(unused_imports)] // one test binary alone runs old brokers
+#[allow(unused_imports)]
 pub use old::OldBroker;
 pub use tools::{ConsumedRecord, TimestampType};

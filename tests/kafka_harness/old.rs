@@ -1,7 +1,8 @@
 //! One broker of any version from 0.8.2 on, with a ZooKeeper of its own before 3.3, and its own
 //! dump of what it stored.
 //!
-//! It creates the topics that it is asked for, with two partitions. Dropping it kills its processes.
+//! It creates the topics that it is asked for, with two partitions. Dropping it kills its
+//! processes.
 
 use std::fs;
 use std::io::Read;
@@ -140,8 +141,8 @@ impl OldBroker {
         Ok(())
     }
 
-    /// The records of a partition as the broker's own DumpLogSegments prints them: offset and value,
-    /// in their order in the log. Panics if a checksum is wrong.
+    /// The records of a partition as the broker's own DumpLogSegments prints them: offset and
+    /// value, in their order in the log. Panics if a checksum is wrong.
     pub fn dump(&self, topic: &str, partition: i32) -> Vec<(i64, String)> {
         let log = self.folder.join(format!("data/{topic}-{partition}/00000000000000000000.log"));
         if !log.exists() {
