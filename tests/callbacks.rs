@@ -144,6 +144,30 @@ fn a_callback_may_send_and_wait_for_other_records() {
     assert_eq!(cluster.count("t"), 4);
 }
 
+/// KAFKA-10335: with callbacks on the sending thread this comes to a stop.
+#[test]
+fn a_stream_that_callbacks_forward_goes_through_a_buffer_of_one_batch() {
+    const RECORDS: usize = 50_000;
+    let cluster = TestCluster::builder().topic("t", 2).discard(false).start();
+    let producer = builder(&cluster).buffer_memory(2_000).batch_size(2_000).build().unwrap();
+    let forwarded = Arc::new(AtomicUsize::new(0));
+    for _ in 0..RECORDS {
+        let (inner, forwarded) = (producer.clone(), Arc::clone(&forwarded));
+        let forward = move |result: Result<&_, &Error>| {
+            assert!(result.is_ok(), "{result:?}");
+            inner
+                .send_with(to(1, "v"), move |result| {
+                    forwarded.fetch_add(usize::from(result.is_ok()), Ordering::Relaxed);
+                })
+                .unwrap();
+        };
+        producer.send_with(to(0, "v"), forward).unwrap();
+    }
+    producer.flush(LONG).unwrap();
+    producer.flush(LONG).unwrap();
+    assert_eq!(forwarded.load(Ordering::Relaxed), RECORDS);
+}
+
 #[test]
 fn a_callback_on_the_senders_thread_is_refused_what_it_would_wait_for() {
     let cluster = TestCluster::builder().topic("t", 1).start();

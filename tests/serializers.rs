@@ -48,6 +48,8 @@ fn list_of_text(text: &str) -> Vec<u8> {
 /// serializer is a matter of types.
 ///
 /// HDR-10: booleans are one byte.
+///
+/// HDR-06, HDR-07: numbers, text and ids.
 #[test]
 fn the_bytes_are_those_of_the_java_client() {
     let vectors = include_str!("data/kafka-4.3.1-serializers.tsv");
@@ -85,7 +87,7 @@ fn the_bytes_are_those_of_the_java_client() {
     assert!(vectors.lines().count() > 40);
 }
 
-/// HDR-10: where nothing is to be said any value is refused, and null is sent.
+/// HDR-10, HDR-06: where nothing is to be said any value is refused, and null is sent.
 #[test]
 fn a_void_serializer_takes_null_only() {
     let mock = MockProducer::new();

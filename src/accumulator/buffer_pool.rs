@@ -355,17 +355,22 @@ mod tests {
         }
     }
 
-    /// A thread that waits for as long as it takes.
+    /// A thread that waits for as long as it takes, and most likely sleeps by now.
     fn waiting(
         pool: &Arc<BufferPool>,
         size: usize,
     ) -> std::thread::JoinHandle<Result<Vec<u8>, PoolError>> {
         let place = queued(pool, size);
         let pool = Arc::clone(pool);
-        std::thread::spawn(move || {
+        let (begins, begun) = std::sync::mpsc::channel();
+        let waiter = std::thread::spawn(move || {
             let clock = Clock::Manual(ManualClock::new());
+            begins.send(()).unwrap();
             pool.wait(place, &clock, MonoTime::MAX)
-        })
+        });
+        begun.recv().unwrap();
+        (0..1000).for_each(|_| std::thread::yield_now());
+        waiter
     }
 
     /// BP-01, BP-02, BP-03, BP-04.

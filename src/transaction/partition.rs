@@ -267,6 +267,7 @@ mod tests {
         assert!(s.may_retry(&b));
     }
 
+    /// SND-23.
     #[test]
     fn last_acked_never_goes_back() {
         let mut s = under_way();
@@ -301,6 +302,7 @@ mod tests {
         assert!(s.follows_last_acked(&c));
     }
 
+    /// SND-25.
     #[test]
     fn a_batch_given_up_before_one_that_was_accepted_leaves_no_gap() {
         let mut s = under_way();

@@ -3,6 +3,8 @@
 use kafka_producer::testing::{Fault, TestCluster};
 use kafka_producer::{DeliveryCause, ErrorCode, Persisted, ProducerRecord};
 
+use std::sync::Mutex;
+
 use crate::common::{builder, close, delivered, failure, fate, ms, values};
 
 #[test]
@@ -36,4 +38,45 @@ fn batches_in_doubt_behind_one_that_failed_are_told_of_and_the_next_ones_arrive(
         assert!(times <= 1 && (times == 1 || fate(delivery).is_err()), "{name}: {times} times");
     }
     close(&producer);
+}
+
+/// Keeps what is said of losses.
+struct Losses(Mutex<Vec<String>>);
+
+static LOSSES: Losses = Losses(Mutex::new(Vec::new()));
+
+impl log::Log for Losses {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if line.contains("may have lost") {
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Only what is missing right behind an acknowledged record can't be told apart from a loss.
+#[test]
+fn a_loss_that_the_client_can_see_is_told_in_the_log() {
+    log::set_logger(&LOSSES).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let cluster = TestCluster::builder().topic("lost", 1).start();
+    let producer = builder(&cluster).linger(ms(0)).batch_size(1).build().unwrap();
+    let send = |value: &str| producer.send(ProducerRecord::new("lost", value)).unwrap();
+    delivered(&send("first"));
+    cluster.inject(Fault::produce().error(ErrorCode::NOT_ENOUGH_REPLICAS));
+    delivered(&send("retried"));
+    cluster.inject(Fault::produce().error(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+    delivered(&send("second"));
+    // The log is written by the threads of callbacks, which end with the producer.
+    close(&producer);
+    let told = LOSSES.0.lock().unwrap();
+    let of_ours: Vec<_> = told.iter().filter(|line| line.starts_with("lost-0: ")).collect();
+    assert_eq!(of_ours.len(), 1, "{told:?}");
+    assert!(of_ours[0].contains("OUT_OF_ORDER_SEQUENCE_NUMBER"), "{of_ours:?}");
 }

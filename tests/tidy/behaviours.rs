@@ -10,7 +10,6 @@ pub const OPEN: &[&str] = &[
     "KP",
     "SND",
     "SEL",
-    "HDR",
 ];
 
 /// One section of the table.

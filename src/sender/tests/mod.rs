@@ -262,7 +262,7 @@ impl Scenario {
     /// Sleeps until a request goes out; how long that took.
     fn until_sent(&mut self) -> (Duration, Sent) {
         let begun = self.now();
-        loop {
+        for _ in 0..1000 {
             let sent = self.sent();
             if let [only] = &sent[..] {
                 return (self.now().since(begun), only.clone());
@@ -270,6 +270,7 @@ impl Scenario {
             assert!(sent.is_empty(), "{sent:?}");
             self.sleep();
         }
+        panic!("nothing is sent any more");
     }
 
     /// The connection to `node` is lost after everything was written.

@@ -90,6 +90,7 @@ fn a_split_is_no_retry_and_the_parts_have_theirs() {
     }
 }
 
+/// RA-28.
 #[test]
 fn without_sequences_the_parts_keep_their_order_too() {
     let (mut s, deliveries) = split(&["a", "b", "c"], |s| {
