@@ -55,7 +55,7 @@ fn refusals_that_prove_nothing_was_appended_are_no_doubt() {
     let cluster = TestCluster::builder().topic("t", 1).start();
     cluster.inject(Fault::produce().always().error(ErrorCode::NOT_ENOUGH_REPLICAS));
     let producer =
-        builder(&cluster).delivery_timeout(ms(500)).request_timeout(ms(200)).build().unwrap();
+        builder(&cluster).delivery_timeout(ms(500)).request_timeout(ms(490)).build().unwrap();
     let error = failure(&producer.send(ProducerRecord::new("t", "v")).unwrap());
     assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Timeout, Persisted::No));
     let last = error.last.as_ref().unwrap();

@@ -9,6 +9,7 @@ mod faults; // brokers that misbehave
 mod limits; // time and memory run out
 mod metadata; // what is asked of the cluster first
 mod placing; // partitions, batches, requests
+mod recovery; // how soon records flow again
 mod spreading; // records without a key
 mod waiting; // who waits is not kept waiting
 

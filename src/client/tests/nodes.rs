@@ -221,3 +221,18 @@ fn a_connection_that_was_cut_for_want_of_use_is_made_again_at_once() {
         assert!(b.client.ready_delay(NODE, b.now) >= 40 * MS);
     }
 }
+
+#[test]
+fn a_name_that_leads_elsewhere_is_followed_within_the_reconnect_backoff() {
+    let mut b = Bench::new(1);
+    let socket = b.connected(NODE);
+    b.names.know("host-0", &[host_address(77)]);
+    b.net.dial(host_address(0), Dial::Hang);
+    b.net.end(socket, Err(ErrorKind::ConnectionReset));
+    assert_eq!(told(&b.poll()), ["lost 0"]);
+    let lost = b.now;
+    b.pass(b.client.ready_delay(NODE, b.now));
+    b.connected(NODE);
+    assert_eq!(b.net.attempts().last(), Some(&host_address(77)));
+    assert!(b.now.since(lost) <= 60 * MS, "{:?}", b.now.since(lost));
+}

@@ -379,3 +379,17 @@ fn a_topic_that_idled_out_is_asked_for_by_the_next_call() {
     assert!(cell.try_topic("t", None).is_ok());
     assert_eq!(topic.partition_count(), 1);
 }
+
+#[test]
+fn a_lost_leader_has_another_broker_asked_for_the_new_one_at_once() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
+    s.advance(10 * SECOND);
+    s.settle();
+    let before = s.metadata_requests;
+    s.client.0.borrow_mut().down.insert(NodeId(1), MonoTime::MAX);
+    s.leaders[0] = (2, 1);
+    s.cut(1);
+    assert_eq!(s.metadata_requests, before + 1, "no time has passed");
+    s.append(0, "a");
+    assert_eq!(s.sent_one().node, 2);
+}
