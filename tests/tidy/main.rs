@@ -3,6 +3,7 @@
 //! sample and to pass a good one. A finding names the place and what to do instead.
 
 mod behaviours;
+mod features;
 mod rules;
 mod source;
 
@@ -100,5 +101,14 @@ fn every_behaviour_is_held_by_a_test_or_excused() {
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviours.md");
     let table = fs::read_to_string(table).unwrap();
     let findings = behaviours::findings(&table, &project(), behaviours::OPEN);
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
+}
+
+#[test]
+fn every_feature_that_the_readme_claims_has_its_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let [page, tests] =
+        ["README.md", "tests/features.md"].map(|path| fs::read_to_string(root.join(path)).unwrap());
+    let findings = features::findings(&page, &tests, &project());
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }

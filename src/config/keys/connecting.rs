@@ -20,7 +20,8 @@ pub(super) const KEYS: &[ConfigKey] = &[
         String,
         Some("use_all_dns_ips"),
         Medium,
-        "use_all_dns_ips: each address that a name has is tried in turn.",
+        "use_all_dns_ips: each address that a name has is tried, the next one beside a slow one \
+         after 250 ms.",
     )
     .one_of(&["use_all_dns_ips", "resolve_canonical_bootstrap_servers_only"])
     .not_yet("canonical names need a reverse look-up, which this version has not"),
