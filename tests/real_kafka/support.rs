@@ -61,6 +61,7 @@ pub fn guarded_broker(test: &str) -> Option<MutexGuard<'static, Cluster>> {
         let configs = [
             ("authorizer.class.name", authorizer),
             ("super.users", ""),
+            ("auto.create.topics.enable", "true"),
             ("allow.everyone.if.no.acl.found", "true"),
         ];
         let started = Cluster::start_or_skip(test, 1, &configs)?;
