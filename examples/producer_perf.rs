@@ -60,7 +60,7 @@ const OPTIONS: &[Opt] = &[
     one(&["--warmup-records"], "N", "so many first records are not in the steady state's line")
         .default("0"),
     one(&["--reporting-interval"], "MS", "the time between lines of progress").default("5000"),
-    flag(&["--print-metrics"], "not supported: nothing is printed"),
+    flag(&["--print-metrics"], "print the producer's metrics at the end, as Prometheus reads them"),
     one(&["--transactional-id"], "ID", "not supported"),
     one(&["--transaction-duration-ms"], "MS", "not supported"),
     one(&["--threads"], "N", "threads that send, with one producer").default("1"),
@@ -113,6 +113,7 @@ fn run(args: &Args) -> Outcome {
     let sent = plan.send(&producer, &topic, handles, totals);
     let flushed = producer.flush(PATIENCE);
     let end = Instant::now();
+    let metrics = args.flag("--print-metrics").then(|| producer.metrics());
     let report = producer.close(PATIENCE);
     let cpu = measure::cpu_time().zip(cpu).map(|(after, before)| after.saturating_sub(before));
 
@@ -133,6 +134,9 @@ fn run(args: &Args) -> Outcome {
         line.into_iter().for_each(|line| println!("{line}"));
     }
     println!("{}", totals.result_line(sent.records, &tally, cpu));
+    if let Some(metrics) = metrics {
+        print!("{}", metrics.to_prometheus());
+    }
     Ok(tally.delivered == plan.records && flushed.is_ok() && report.is_clean())
 }
 
@@ -150,9 +154,6 @@ fn configure(
     let properties = args.pairs("--command-property")?;
     let named = properties.iter().any(|(key, _)| *key == "bootstrap.servers");
     builder = builder.properties(properties);
-    if args.flag("--print-metrics") {
-        eprintln!("--print-metrics is not supported: this producer has no metrics to print yet");
-    }
     if let Some(servers) = args.value("--bootstrap-server") {
         return Ok((builder.bootstrap_servers(servers), None));
     }

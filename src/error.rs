@@ -216,6 +216,24 @@ pub enum DeliveryCause {
     Fatal(Arc<str>),
 }
 
+impl DeliveryCause {
+    /// A name for it, for figures: the error's own, if a broker sent one.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Broker { code, .. } => code.name(),
+            Self::BatchRejected { code, .. } => code.name(),
+            Self::Timeout => "DELIVERY_TIMEOUT",
+            Self::Disconnected => "DISCONNECTED",
+            Self::Unreachable(_) => "UNREACHABLE",
+            Self::RequestTimeout => "REQUEST_TIMEOUT",
+            Self::UnsupportedVersion(_) => "UNSUPPORTED_VERSION",
+            Self::BadResponse(_) => "BAD_RESPONSE",
+            Self::Closed => "CLOSED",
+            Self::Fatal(_) => "FATAL",
+        }
+    }
+}
+
 /// Whether a record that failed may be in the log all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persisted {

@@ -155,6 +155,11 @@
 //! fails. Its [`CloseReport`] says what was left undone. Dropping the last handle closes as well,
 //! within `close.on.drop.timeout.ms`, and logs what was left.
 //!
+//! # Metrics
+//!
+//! [`KafkaProducer::metrics`] gives a snapshot in numbers, by producer, broker and topic, under the
+//! names of Kafka's Java client; [`Metrics::to_prometheus`] gives it as text.
+//!
 //! # Settings
 //!
 //! [`KafkaProducer::builder`] has typed setters, and takes Kafka's own keys by
@@ -193,6 +198,7 @@ mod transaction; // producer id, epoch, sequences
 // Beside the way.
 pub mod config;
 mod error;
+mod metrics; // what the producer does, in numbers
 mod planted; // mistakes for the simulator to find, in tests only
 mod random;
 mod sync;
@@ -209,10 +215,14 @@ pub mod testing;
 pub use crate::completion::{CallbackTask, Delivery, Executor, RecordMetadata};
 pub use crate::config::{
     Acks, ConfigKey, HostPort, Importance, MetadataRecoveryStrategy, PartitionerKind,
-    ProducerBuilder, ProducerConfig, Support, ValueOrigin, ValueType,
+    ProducerBuilder, ProducerConfig, RecordingLevel, Support, ValueOrigin, ValueType,
 };
 pub use crate::error::{
     DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, RecordPart, TimeSpent,
+};
+pub use crate::metrics::{
+    Average, IoTime, Meter, Metric, MetricKind, Metrics, NodeMetrics, Percentiles, ProducerMetrics,
+    TopicMetrics, TrafficMetrics, prometheus_text,
 };
 pub use crate::producer::key_hash::{crc32_partition, fnv1a_partition, murmur2, murmur2_partition};
 pub use crate::producer::partitioner::{ClusterView, PartitionError, PartitionInput, Partitioner};

@@ -17,6 +17,10 @@ pub(crate) use self::model::{
     Condvar, Mutex, MutexGuard, OnceLock, RwLock, atomic, channel, thread, thread_local,
 };
 
+/// For what is only counted: nothing that a thread does follows from it, so that models are spared
+/// its interleavings.
+pub(crate) use parking_lot::Mutex as UnmodelledMutex;
+
 #[cfg(not(test))]
 pub(crate) use parking_lot::Condvar;
 #[cfg(not(all(test, loom)))]

@@ -8,8 +8,9 @@ use crate::completion::{
     BatchResult, Callback, Delivery, FlushToken, Outcome, PendingCallback, RecordFacts,
 };
 use crate::error::{DeliveryCause, Error};
+use crate::metrics::BatchSent;
 use crate::planted::{Defect, is_planted};
-use crate::record::RecordBatchBuilder;
+use crate::record::{RECORD_BATCH_OVERHEAD, RecordBatchBuilder};
 use crate::sync::Arc;
 use crate::time::MonoTime;
 use crate::transaction::Stamp;
@@ -148,6 +149,19 @@ impl ProducerBatch {
             return (self.created + delivery_timeout).max(self.retry_at + delivery_timeout / 2);
         }
         self.created + delivery_timeout
+    }
+
+    /// What is recorded of it as it goes into a request.
+    pub(crate) fn as_sent(&self, now: MonoTime) -> BatchSent {
+        let bytes = self.builder.size();
+        BatchSent {
+            records: self.record_count(),
+            bytes,
+            record_bytes: bytes - RECORD_BATCH_OVERHEAD,
+            largest_record: self.builder.largest_record(),
+            waited: now.since(self.created),
+            is_first: self.attempts == 0,
+        }
     }
 
     /// Whether each of the records has a thread that waits for it.

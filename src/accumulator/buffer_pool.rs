@@ -84,13 +84,17 @@ impl BufferPool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
+    /// How many threads wait for memory.
+    pub(crate) fn waiting_threads(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// `buffer.memory`, in bytes.
     pub(crate) fn total(&self) -> usize {
         self.total
     }
 
     /// The bytes that could be handed out now, the free list's included.
-    #[cfg(test)]
     pub(crate) fn available(&self) -> usize {
         let state = self.state.lock();
         state.unallocated + state.free.len() * self.poolable

@@ -24,6 +24,7 @@ pub(crate) mod sticky;
 mod tests;
 pub(crate) mod topic_map;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::buffer_pool::{Allocation, BufferPool, PoolError};
@@ -32,6 +33,7 @@ use self::queue::{Append, Appended, Limits};
 use self::topic_map::{Placing, Topic, TopicMap};
 use crate::completion::{Callback, Delivery, in_inline_callback};
 use crate::error::Error;
+use crate::metrics::{Queued, SharedSensors};
 use crate::sync::Arc;
 use crate::time::{Clock, MonoTime};
 
@@ -41,6 +43,8 @@ pub(crate) struct RecordAccumulator {
     pub(crate) pool: BufferPool,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) clock: Clock,
+    /// What the producer counts, its users' waits and the sender's work alike.
+    pub(crate) sensors: Arc<SharedSensors>,
 }
 
 /// Until when a call may wait; the clock is read only once it must.
@@ -91,6 +95,7 @@ impl RecordAccumulator {
             pool: BufferPool::new(memory, limits.batch_size),
             inbox,
             clock,
+            sensors: Arc::default(),
         }
     }
 
@@ -130,9 +135,28 @@ impl RecordAccumulator {
         result
     }
 
+    /// What waits in each topic's queues, as a reader of metrics finds it.
+    pub(crate) fn backlog(&self) -> BTreeMap<Arc<str>, Queued> {
+        let mut topics: BTreeMap<Arc<str>, Queued> = BTreeMap::new();
+        for queue in self.topics.queues_from(0) {
+            let state = queue.lock();
+            if state.batches.is_empty() {
+                continue;
+            }
+            let topic = topics.entry(Arc::clone(&queue.topic)).or_default();
+            for batch in &state.batches {
+                topic.records += u64::from(batch.record_count());
+                topic.bytes += batch.builder.size() as u64;
+                topic.oldest = topic.oldest.into_iter().chain([batch.created]).min();
+            }
+        }
+        topics
+    }
+
     /// Memory for a batch; while a thread waits for it, lingering batches are worth sending.
     fn allocate(&self, size: usize, patience: &mut Patience) -> Result<Vec<u8>, Error> {
         let mut waited = Duration::ZERO;
+        let mut asked = None;
         let outcome = match self.pool.begin(size) {
             Ok(Allocation::Granted(memory)) => Ok(memory),
             Ok(Allocation::Queued(place)) => {
@@ -144,6 +168,7 @@ impl RecordAccumulator {
                         return Err(Error::InCallback { call: "send" });
                     }
                     Some((begun, deadline)) => {
+                        asked = Some(self.clock.now());
                         let outcome = self.pool.wait(place, &self.clock, deadline);
                         waited = self.clock.now().since(begun);
                         outcome
@@ -156,6 +181,12 @@ impl RecordAccumulator {
             }
             Err(error) => Err(error),
         };
+        let exhausted = matches!(outcome, Err(PoolError::Exhausted));
+        if asked.is_some() || exhausted {
+            let now = self.clock.now();
+            let waited = asked.map_or(Duration::ZERO, |asked| now.since(asked));
+            self.sensors.with(|s| s.on_buffer_wait(waited, exhausted, now));
+        }
         outcome.map_err(|error| match error {
             PoolError::Closed => Error::Closed,
             PoolError::Exhausted => Error::BufferExhausted { waited },

@@ -120,6 +120,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// A connection stands: those to the node's other addresses are given up.
     fn on_established(&mut self, id: ConnectionId, now: MonoTime) {
         let Some(node) = self.owners.get(&id).copied() else { return };
+        self.sensors.with(|sensors| sensors.on_connected(node, now));
         let won = self.nodes.get_mut(&node).and_then(|state| state.on_won(id));
         let Some((winner, others)) = won else { return };
         for other in others {
@@ -288,6 +289,8 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 // From version 2 on, the broker leaves it to the client to keep away (KIP-219).
                 if asked >= 2 {
                     let millis = u64::try_from(response.throttle_time_ms).unwrap_or(0);
+                    let ms = response.throttle_time_ms;
+                    self.sensors.with(|sensors| sensors.on_throttle(node, ms, now));
                     self.throttle(node, Duration::from_millis(millis), now);
                 }
                 self.events.push(ClientEvent::Connected { node });

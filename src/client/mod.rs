@@ -109,7 +109,7 @@ pub(crate) enum ClientEvent {
 
 /// A request's end.
 #[derive(Debug)]
-#[allow(dead_code, reason = "api and created_at serve logs and latency")]
+#[allow(dead_code, reason = "api serves logs")]
 pub(crate) struct ClientResponse {
     pub(crate) node: NodeId,
     pub(crate) tag: u64,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::api_versions::FinalizedFeatures;
@@ -15,6 +16,7 @@ use super::{
     ClientConfig, ClientEvent, ClientRequest, ClientResponse, KafkaClient, NodeAddress,
     RequestFailure, ResponseBody, UnsupportedVersion, VersionError,
 };
+use crate::metrics::SharedSensors;
 use crate::network::{Completions, ConnectionId, Net, OutFrame, ReturnedFrame, Selector};
 use crate::protocol::ApiKey;
 use crate::random::Random;
@@ -54,6 +56,11 @@ pub(crate) struct NetworkClient<N, R> {
     /// Reused from poll to poll.
     pub(super) completions: Completions,
     pub(super) resolved: Vec<Resolved>,
+    pub(super) sensors: Arc<SharedSensors>,
+    /// When the last poll ended, which is the time since.
+    polled_at: MonoTime,
+    /// Connections and requests as the sensors know them.
+    counts: (usize, usize),
 }
 
 impl<N: Net, R: Resolver> NetworkClient<N, R> {
@@ -72,6 +79,37 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             timers_due: MonoTime::MAX,
             completions: Completions::default(),
             resolved: Vec::new(),
+            sensors: Arc::default(),
+            polled_at: MonoTime::ZERO,
+            counts: (0, 0),
+        }
+    }
+
+    /// Has what the connections carry recorded there.
+    pub(crate) fn recording_to(self, sensors: Arc<SharedSensors>) -> Self {
+        Self { sensors, ..self }
+    }
+
+    /// Records what the connections have carried. Before a connection's owner is forgotten, so that
+    /// it counts as the owner's.
+    fn record_traffic(&mut self) {
+        let now = self.polled_at;
+        let (traffic, closed) = self.selector.take_traffic();
+        self.sensors.with(|sensors| {
+            for (id, traffic) in traffic {
+                sensors.on_traffic(self.owners.get(&id).copied(), &traffic, now);
+            }
+            if closed > 0 {
+                sensors.on_closed(closed, now);
+            }
+        });
+    }
+
+    /// Tells how many connections and requests there are, if that has changed.
+    fn record_counts(&mut self) {
+        let counts = (self.selector.connection_count(), self.in_flight_total);
+        if std::mem::replace(&mut self.counts, counts) != counts {
+            self.sensors.with(|sensors| sensors.on_turn(counts.0, counts.1));
         }
     }
 
@@ -82,6 +120,17 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
 
     pub(super) fn note_deadline(&mut self, deadline: MonoTime) {
         self.timers_due = self.timers_due.min(deadline);
+    }
+
+    /// The thread was busy since the last poll, but for the time that this one waited.
+    fn on_polled(&mut self, now: MonoTime) {
+        let waited = self.selector.waited();
+        let busy = now.since(self.polled_at).saturating_sub(waited);
+        self.polled_at = now;
+        self.sensors.with(|sensors| sensors.on_select(waited, busy, now));
+        if self.selector.has_traffic() {
+            self.record_traffic();
+        }
     }
 
     /// A request has ended.
@@ -145,6 +194,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Closes a node's connection, if there is one, and ends its requests.
     pub(super) fn cut(&mut self, node: NodeId, end: End) {
         let connections = self.nodes.get_mut(&node).map(Node::take_connections);
+        self.record_traffic();
         for id in connections.into_iter().flatten() {
             self.owners.remove(&id);
             let returned = self.selector.close(id);
@@ -157,6 +207,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         if self.nodes.get(&node).is_some_and(|n| n.is_retiring && n.in_flight.is_empty()) {
             self.cut(node, End::Lost);
             self.nodes.remove(&node);
+            self.sensors.with(|sensors| sensors.forget_node(node));
         }
     }
 
@@ -352,13 +403,20 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             let due = self.timers_due.since(now);
             Some(timeout.map_or(due, |timeout| timeout.min(due)))
         };
+        if self.selector.has_traffic() && timeout != Some(Duration::ZERO) {
+            // It may be long until the next poll.
+            self.record_traffic();
+            self.record_counts();
+        }
         let mut completions = std::mem::take(&mut self.completions);
         let now = self.selector.poll(timeout, now, &mut completions)?;
+        self.on_polled(now);
         self.handle_completions(&mut completions, now);
         self.completions = completions;
         self.handle_resolved(now);
         self.handle_timers(now);
         self.invariants();
+        self.record_counts();
         events.append(&mut self.events);
         Ok(now)
     }
@@ -368,6 +426,8 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             self.cut(id, End::Lost);
         }
         self.nodes.clear();
+        self.record_traffic();
+        self.record_counts();
         debug_assert!(self.owners.is_empty() && self.in_flight_total == 0);
         events.append(&mut self.events);
     }

@@ -217,13 +217,11 @@ impl CallbackExecutor {
     }
 
     /// Panics of callbacks, and of the user's executor, caught so far.
-    #[cfg(test)]
     pub(crate) fn panicked(&self) -> u64 {
         self.pool.panicked()
     }
 
     /// Callbacks dropped without having been run, so far.
-    #[cfg(test)]
     pub(crate) fn dropped(&self) -> u64 {
         self.pool.dropped()
     }

@@ -123,7 +123,6 @@ impl Pool {
         self.outstanding.load(Ordering::SeqCst)
     }
 
-    #[cfg(test)]
     pub(super) fn panicked(&self) -> u64 {
         self.panicked.load(Ordering::Relaxed)
     }

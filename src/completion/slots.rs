@@ -86,7 +86,6 @@ impl Slots {
     }
 
     /// How many slots are taken.
-    #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::key::ConfigKey;
-use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
+use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind, RecordingLevel};
 use super::producer_config::ProducerConfig;
 use super::{keys, properties};
 use crate::error::Error;
@@ -335,6 +335,31 @@ impl ProducerBuilder {
     /// Key: `metadata.recovery.rebootstrap.trigger.ms`. Default: `300000`.
     pub fn metadata_recovery_rebootstrap_trigger(self, after: Duration) -> Self {
         self.millis("metadata.recovery.rebootstrap.trigger.ms", after)
+    }
+}
+
+/// Metrics.
+impl ProducerBuilder {
+    /// The samples that rates, averages and maxima are made of; at least 1. They look back over so
+    /// many times [`metrics_sample_window`](Self::metrics_sample_window).
+    ///
+    /// Key: `metrics.num.samples`. Default: `2`.
+    pub fn metrics_num_samples(self, samples: u32) -> Self {
+        self.set("metrics.num.samples", samples)
+    }
+
+    /// The time that a sample spans.
+    ///
+    /// Key: `metrics.sample.window.ms`. Default: `30000`.
+    pub fn metrics_sample_window(self, window: Duration) -> Self {
+        self.millis("metrics.sample.window.ms", window)
+    }
+
+    /// Which metrics are recorded.
+    ///
+    /// Key: `metrics.recording.level`. Default: `INFO`.
+    pub fn metrics_recording_level(self, level: RecordingLevel) -> Self {
+        self.set("metrics.recording.level", level)
     }
 }
 

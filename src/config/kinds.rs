@@ -68,6 +68,38 @@ impl fmt::Display for MetadataRecoveryStrategy {
     }
 }
 
+/// Which metrics are recorded (`metrics.recording.level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum RecordingLevel {
+    /// What costs next to nothing: the default.
+    Info,
+    /// Percentiles of each broker's latency too.
+    Debug,
+    /// As `Debug`.
+    Trace,
+}
+
+impl RecordingLevel {
+    pub(super) fn parse(text: &str) -> Self {
+        match text {
+            "DEBUG" => Self::Debug,
+            "TRACE" => Self::Trace,
+            _ => Self::Info,
+        }
+    }
+}
+
+impl fmt::Display for RecordingLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Info => "INFO",
+            Self::Debug => "DEBUG",
+            Self::Trace => "TRACE",
+        })
+    }
+}
+
 /// How a record that names no partition gets one (`partitioner.class`).
 ///
 /// Producers that share a topic and rely on a key's partition must use the same one: Java's

@@ -20,6 +20,6 @@ mod value;
 pub use builder::ProducerBuilder;
 pub use host_port::HostPort;
 pub use key::{ConfigKey, Importance, Support, ValueType};
-pub use kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
+pub use kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind, RecordingLevel};
 pub use producer_config::ProducerConfig;
 pub use settings::ValueOrigin;

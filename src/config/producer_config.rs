@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::builder::ProducerBuilder;
 use super::host_port::HostPort;
 use super::key::ConfigKey;
-use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind};
+use super::kinds::{Acks, MetadataRecoveryStrategy, PartitionerKind, RecordingLevel};
 use super::settings::{Settings, ValueOrigin};
 use super::{checks, keys, properties};
 use crate::error::Error;
@@ -76,6 +76,11 @@ pub struct ProducerConfig {
     pub(crate) metadata_max_idle: Duration,
     pub(crate) metadata_recovery_strategy: MetadataRecoveryStrategy,
     pub(crate) metadata_recovery_rebootstrap_trigger: Duration,
+
+    /// At least 1.
+    pub(crate) metrics_num_samples: usize,
+    pub(crate) metrics_sample_window: Duration,
+    pub(crate) metrics_recording_level: RecordingLevel,
 
     /// At least 1.
     pub(crate) callback_threads: usize,
@@ -202,6 +207,11 @@ impl ProducerConfig {
                 s,
                 "metadata.recovery.rebootstrap.trigger.ms",
             ),
+            metrics_num_samples: size(s, "metrics.num.samples"),
+            metrics_sample_window: millis(s, "metrics.sample.window.ms"),
+            metrics_recording_level: RecordingLevel::parse(
+                s.text("metrics.recording.level").unwrap_or_default(),
+            ),
             callback_threads: size(s, "callback.threads"),
             callback_max_pending: size(s, "callback.max.pending"),
             wait_ends_linger: s.flag("wait.ends.linger"),
@@ -269,6 +279,8 @@ mod tests {
         assert_eq!((c.metadata_max_age, c.metadata_max_idle), (s(300), s(300)));
         assert_eq!(c.metadata_recovery_strategy, MetadataRecoveryStrategy::Rebootstrap);
         assert_eq!(c.metadata_recovery_rebootstrap_trigger, s(300));
+        assert_eq!((c.metrics_num_samples, c.metrics_sample_window), (2, s(30)));
+        assert_eq!(c.metrics_recording_level, RecordingLevel::Info);
         assert_eq!((c.callback_threads, c.callback_max_pending), (1, 100_000));
         assert!(c.wait_ends_linger);
         assert_eq!(c.close_on_drop_timeout, s(30));

@@ -167,6 +167,11 @@ impl Metadata {
         wait
     }
 
+    /// Whether the topic is kept up to date: it was not idle for too long.
+    pub(crate) fn knows(&self, topic: &str) -> bool {
+        self.topics.contains_key(topic)
+    }
+
     /// Asks for a refresh of all topics, as after an error that tells of outdated metadata.
     pub(crate) fn request_update(&mut self) {
         self.full_wanted = true;

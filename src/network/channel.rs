@@ -11,6 +11,7 @@ use super::frame::{FrameReader, MAX_FRAME_SIZE, OutFrame, WriteCursor};
 use super::selector::{DisconnectCause, ReturnedFrame};
 use super::transport::Transport;
 use super::{ConnectionId, Net};
+use crate::metrics::Traffic;
 #[cfg(all(test, not(loom)))]
 use crate::planted::{Defect, is_planted};
 use crate::time::MonoTime;
@@ -61,6 +62,8 @@ struct Outgoing {
     tag: u64,
     frame: OutFrame,
     cursor: WriteCursor,
+    /// Bytes of it that were written.
+    written: u64,
 }
 
 #[cfg(all(test, not(loom)))]
@@ -94,6 +97,8 @@ pub(super) struct KafkaChannel {
     muted: bool,
     /// When it was opened or last had something to do; for the idle limit.
     pub(super) last_active: MonoTime,
+    /// What it has carried since it was last asked.
+    traffic: Traffic,
 }
 
 impl KafkaChannel {
@@ -108,6 +113,7 @@ impl KafkaChannel {
             writable: false,
             muted: false,
             last_active: now,
+            traffic: Traffic::default(),
         }
     }
 
@@ -134,7 +140,7 @@ impl KafkaChannel {
 
     pub(super) fn enqueue(&mut self, tag: u64, frame: OutFrame) {
         let cursor = WriteCursor::at_start(&frame);
-        self.outgoing.push_back(Outgoing { tag, frame, cursor });
+        self.outgoing.push_back(Outgoing { tag, frame, cursor, written: 0 });
     }
 
     /// Whether a turn could achieve something without a further edge.
@@ -199,13 +205,18 @@ impl KafkaChannel {
     }
 
     fn on_written(&mut self, mut bytes: usize, complete: &mut impl FnMut(u64, OutFrame)) {
+        self.traffic.sent += bytes as u64;
+        self.traffic.operations += 1;
         while bytes > 0 {
             let Some(mut out) = self.outgoing.pop_front() else {
                 debug_assert!(false, "{bytes} bytes written beyond the last frame");
                 return;
             };
-            bytes = out.cursor.advance(&out.frame, bytes);
+            let left = out.cursor.advance(&out.frame, bytes);
+            out.written += (bytes - left) as u64;
+            bytes = left;
             if out.cursor.is_done(&out.frame) {
+                self.traffic.on_request(out.written);
                 complete(out.tag, out.frame);
             } else {
                 self.outgoing.push_front(out);
@@ -228,10 +239,17 @@ impl KafkaChannel {
                 Ok(0) => {
                     return Err(DisconnectCause::Closed { mid_frame: self.reader.is_mid_frame() });
                 }
-                Ok(n) => self
-                    .reader
-                    .feed(&scratch[..n], &mut complete)
-                    .map_err(DisconnectCause::BadFrame)?,
+                Ok(n) => {
+                    self.traffic.received += n as u64;
+                    self.traffic.operations += 1;
+                    let responses = &mut self.traffic.responses;
+                    let complete = |body| {
+                        *responses += 1;
+                        complete(body);
+                    };
+                    let fed = self.reader.feed(&scratch[..n], complete);
+                    fed.map_err(DisconnectCause::BadFrame)?;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(e) => return Err(DisconnectCause::Failed(e)),
             }
@@ -246,6 +264,11 @@ impl KafkaChannel {
         assert!(!begun, "frames are mixed: {self:?}");
         let done = self.outgoing.front().is_some_and(|out| out.cursor.is_done(&out.frame));
         assert!(!done, "a frame that was written is kept: {self:?}");
+    }
+
+    /// What it has carried since this was last asked.
+    pub(super) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
     }
 
     /// The frames that were not wholly written, oldest first.

@@ -46,6 +46,8 @@ pub(crate) struct MioNet {
     streams: BTreeMap<usize, TcpStream>,
     /// The next connection's id; never given twice.
     next_id: usize,
+    /// How long the last poll waited.
+    waited: Duration,
 }
 
 struct MioWake(Waker);
@@ -64,7 +66,8 @@ impl MioNet {
         let poll = Poll::new()?;
         let wake = MioWake(Waker::new(poll.registry(), WAKE)?);
         let events = Events::with_capacity(EVENTS);
-        let net = Self { clock, poll, events, streams: BTreeMap::new(), next_id: 0 };
+        let (streams, waited) = (BTreeMap::new(), Duration::ZERO);
+        let net = Self { clock, poll, events, streams, next_id: 0, waited };
         Ok((net, Arc::new(wake)))
     }
 
@@ -125,6 +128,8 @@ impl Net for MioNet {
         timeout: Option<Duration>,
         ready: &mut Vec<Readiness>,
     ) -> io::Result<MonoTime> {
+        // A poll that waits for nothing is not worth a second reading of the clock.
+        let before = (timeout != Some(Duration::ZERO)).then(|| self.clock.now());
         match self.poll.poll(&mut self.events, Some(poll_time(timeout))) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
@@ -142,7 +147,13 @@ impl Net for MioNet {
                 writable: over || event.is_writable() || event.is_write_closed(),
             });
         }
-        Ok(self.clock.now())
+        let now = self.clock.now();
+        self.waited = before.map_or(Duration::ZERO, |before| now.since(before));
+        Ok(now)
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
     }
 }
 

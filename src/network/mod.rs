@@ -94,6 +94,11 @@ pub(crate) trait Net {
         timeout: Option<Duration>,
         ready: &mut Vec<Readiness>,
     ) -> io::Result<MonoTime>;
+
+    /// How long the last poll waited; what else the thread does with its time is its work.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Ends the sender's current or next [`Net::poll`], from any thread.

@@ -9,11 +9,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use std::vec::Drain;
 
 use super::channel::{ChannelState, KafkaChannel};
 use super::frame::{FrameError, OutFrame};
 use super::transport::Transport;
 use super::{ConnectionId, Net, Readiness, SocketOptions};
+use crate::metrics::Traffic;
 use crate::time::MonoTime;
 
 /// The read buffer, shared by all connections: a response is copied out of it once.
@@ -107,6 +109,10 @@ pub(crate) struct Selector<N> {
     scratch: Vec<u8>,
     readiness: Vec<Readiness>,
     turn: Vec<ConnectionId>,
+    /// What connections carried since it was last taken; one may be there more than once.
+    traffic: Vec<(ConnectionId, Traffic)>,
+    /// Connections closed since then.
+    closed: u64,
 }
 
 impl<N: Net> Selector<N> {
@@ -122,6 +128,8 @@ impl<N: Net> Selector<N> {
             scratch: vec![0; READ_BUFFER],
             readiness: Vec::new(),
             turn: Vec::new(),
+            traffic: Vec::new(),
+            closed: 0,
         }
     }
 
@@ -212,7 +220,9 @@ impl<N: Net> Selector<N> {
     }
 
     fn remove(&mut self, id: ConnectionId) -> Vec<ReturnedFrame> {
+        self.note_traffic(id);
         let Some(channel) = self.channels.remove(&id) else { return Vec::new() };
+        self.closed += 1;
         self.ready.remove(&id);
         self.net.close(id);
         channel.into_unsent()
@@ -233,6 +243,32 @@ impl<N: Net> Selector<N> {
         returned
     }
 
+    fn note_traffic(&mut self, id: ConnectionId) {
+        let carried = self.channels.get_mut(&id).map(KafkaChannel::take_traffic);
+        let carried = carried.filter(|traffic| *traffic != Traffic::default());
+        self.traffic.extend(carried.map(|traffic| (id, traffic)));
+    }
+
+    /// What connections carried since the last time, and how many were closed.
+    pub(crate) fn take_traffic(&mut self) -> (Drain<'_, (ConnectionId, Traffic)>, u64) {
+        (self.traffic.drain(..), std::mem::take(&mut self.closed))
+    }
+
+    /// Whether there is something to take.
+    pub(crate) fn has_traffic(&self) -> bool {
+        !self.traffic.is_empty() || self.closed > 0
+    }
+
+    /// Connections that stand or are being made.
+    pub(crate) fn connection_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// How long the last poll waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.net.waited()
+    }
+
     /// While muted, a connection isn't read from.
     #[cfg(test)]
     pub(crate) fn set_muted(&mut self, id: ConnectionId, muted: bool) {
@@ -242,8 +278,9 @@ impl<N: Net> Selector<N> {
         }
     }
 
-    /// Keeps the ready set true to the channel.
+    /// Keeps the ready set true to the channel, and notes what it has carried.
     fn note_ready(&mut self, id: ConnectionId) {
+        self.note_traffic(id);
         if self.channels.get(&id).is_some_and(KafkaChannel::wants_turn) {
             self.ready.insert(id);
         } else {

@@ -51,6 +51,8 @@ struct Inner {
     room: Option<usize>,
     polls: usize,
     writes: usize,
+    /// How long the last poll waited.
+    waited: Duration,
 }
 
 /// A handle on the network; the selector has one, the test another.
@@ -69,6 +71,12 @@ impl FakeNet {
 
     pub(crate) fn polls(&self) -> usize {
         self.0.borrow().polls
+    }
+
+    /// Time passes while the thread is busy.
+    pub(crate) fn work(&self, by: Duration) {
+        let mut inner = self.0.borrow_mut();
+        inner.now = inner.now + by;
     }
 
     pub(crate) fn writes(&self) -> usize {
@@ -220,10 +228,15 @@ impl Net for FakeNet {
                 ready.push(Readiness { id: ConnectionId(*id), readable, writable });
             }
         }
+        inner.waited = Duration::ZERO;
         if ready.len() == before {
-            let timeout = timeout.expect("a poll that would wait for ever");
-            inner.now = inner.now + timeout;
+            inner.waited = timeout.expect("a poll that would wait for ever");
+            inner.now = inner.now + inner.waited;
         }
         Ok(inner.now)
+    }
+
+    fn waited(&self) -> Duration {
+        self.0.borrow().waited
     }
 }

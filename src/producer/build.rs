@@ -12,9 +12,10 @@ use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
 use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
 use crate::completion::{CallbackExecutor, Executor, ExecutorKind, Slots};
-use crate::config::{MetadataRecoveryStrategy, ProducerBuilder, ProducerConfig};
+use crate::config::{MetadataRecoveryStrategy, ProducerBuilder, ProducerConfig, RecordingLevel};
 use crate::error::Error;
 use crate::metadata::{Metadata, MetadataSettings};
+use crate::metrics::{SensorSettings, SharedSensors, Window};
 use crate::network::{MioNet, Net, SocketOptions, Wake};
 use crate::random::Random;
 use crate::sender::thread::{self, Ending};
@@ -158,8 +159,11 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let bell = Arc::new(move || waker.wake());
     let inbox = Arc::new(Inbox::new(bell, process));
     let memory = usize::try_from(config.buffer_memory).unwrap_or(usize::MAX);
+    let sensors = Arc::new(SharedSensors::new(sensor_settings(&config)));
     let accumulator = accumulator_config(&config, memory, seed);
-    let accumulator = Arc::new(RecordAccumulator::new(accumulator, inbox, clock.clone()));
+    let mut accumulator = RecordAccumulator::new(accumulator, inbox, clock.clone());
+    accumulator.sensors = Arc::clone(&sensors);
+    let accumulator = Arc::new(accumulator);
     let slots = Arc::new(Slots::new(config.callback_max_pending));
     let kind = match parts.callbacks.clone() {
         None => ExecutorKind::Threads(config.callback_threads),
@@ -172,7 +176,8 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let metadata = Metadata::new(metadata_settings(&config));
     let cell = Arc::clone(metadata.cell());
     let resolver_thread = resolver.thread();
-    let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed));
+    let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed))
+        .recording_to(sensors);
     let sender = Sender::new(
         sender_config(&config),
         Arc::clone(&accumulator),
@@ -201,6 +206,8 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
         max_request_size: config.max_request_size,
         max_plain_size,
         close_on_drop_timeout: config.close_on_drop_timeout,
+        client_id: name.into(),
+        start_time_ms: clock.wall_millis(),
         clock,
         process,
         ending,
@@ -249,6 +256,13 @@ fn sender_config(config: &ProducerConfig) -> SenderConfig {
         retry_backoff_max: config.retry_backoff_max,
         wait_ends_linger: config.wait_ends_linger,
         availability_timeout: config.partitioner_availability_timeout,
+    }
+}
+
+fn sensor_settings(config: &ProducerConfig) -> SensorSettings {
+    SensorSettings {
+        window: Window { samples: config.metrics_num_samples, span: config.metrics_sample_window },
+        detailed: config.metrics_recording_level >= RecordingLevel::Debug,
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) struct Core {
     pub(super) max_plain_size: usize,
     pub(super) close_on_drop_timeout: Duration,
     pub(super) clock: Clock,
+    /// The name of the producer, and when it was started, by the wall clock: for metrics.
+    pub(super) client_id: Arc<str>,
+    pub(super) start_time_ms: i64,
     pub(super) process: Process,
     pub(super) ending: Arc<Ending>,
     pub(super) sender_thread: Mutex<Option<JoinHandle<()>>>,
@@ -106,10 +109,11 @@ impl Core {
         mut callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
-        match &self.interceptors {
+        let sent = match &self.interceptors {
             Some(chain) => self.send_intercepted(chain, (name, record), callback, patience),
             None => self.send_to_unknown(name, record, &mut callback, patience),
-        }
+        };
+        sent.inspect_err(|error| self.count_refusal(error, patience))
     }
 
     /// To a topic that has to be asked for first. The callback is taken if the record is in.
@@ -209,10 +213,11 @@ impl Core {
         mut callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
-        match &self.interceptors {
+        let sent = match &self.interceptors {
             Some(chain) => self.send_intercepted(chain, (&topic.name, record), callback, patience),
             None => self.send_to_known(topic, record, &mut callback, patience),
-        }
+        };
+        sent.inspect_err(|error| self.count_refusal(error, patience))
     }
 
     /// Sizes, the partition, the callback's slot, the append; waits where there is something to
@@ -406,7 +411,12 @@ impl Core {
         let Some((begun, deadline)) = self.begin_wait(patience)? else {
             return Err(Error::NotReady { topic: name.into() });
         };
-        TopicWait::new(name, partition, begun, deadline).wait(&self.metadata, &self.clock, &wake)
+        let (asked, mut wait) =
+            (self.clock.now(), TopicWait::new(name, partition, begun, deadline));
+        let topic = wait.wait(&self.metadata, &self.clock, &wake);
+        let took = self.clock.now().since(asked);
+        self.accumulator.sensors.with(|s| s.on_metadata_wait(took));
+        topic
     }
 
     /// The bounds of a wait; `None` if the call never waits.
@@ -427,10 +437,13 @@ impl Core {
     pub(super) fn flush(&self, timeout: Duration) -> Result<(), Error> {
         self.process.check()?;
         refuse_in_callback("flush")?;
-        let deadline = self.clock.now() + timeout;
+        let begun = self.clock.now();
         let flush = FlushWait::begin();
         self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)));
-        flush.wait(&self.clock, deadline)
+        let flushed = flush.wait(&self.clock, begun + timeout);
+        let took = self.clock.now().since(begun);
+        self.accumulator.sensors.with(|s| s.on_flush(took));
+        flushed
     }
 }
 

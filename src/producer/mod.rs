@@ -10,6 +10,7 @@
 //! - `partitioner`: where it goes
 //! - `serializer`, `typed`: from values to bytes
 //! - `refused`: what a refusal gives back
+//! - `metrics`: what there is to count
 //! - `close`: the end
 //! - `build`: from configuration to threads
 //!
@@ -22,6 +23,7 @@ mod core;
 mod interceptor;
 mod interface;
 pub(crate) mod key_hash;
+mod metrics;
 mod owned;
 pub(crate) mod partitioner;
 pub(crate) mod record;
@@ -57,6 +59,7 @@ use crate::accumulator::Patience;
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
 use crate::metadata::{ReadyWait, TopicWait};
+use crate::metrics::Metrics;
 use crate::sync::Arc;
 use crate::types::TopicPartition;
 #[cfg(test)]
@@ -288,6 +291,14 @@ impl KafkaProducer {
             )?;
         }
         Ok(())
+    }
+
+    /// What the producer did and does, in numbers: rates, latencies, backlogs, by broker and by
+    /// topic. Waits for nobody, and works after `close` too.
+    ///
+    /// It looks through all partitions' queues: ask every few seconds, not for each record.
+    pub fn metrics(&self) -> Metrics {
+        self.handle.core.metrics()
     }
 
     /// Closes the producer: refuses new records, has those accepted delivered and their callbacks

@@ -39,6 +39,8 @@ pub struct RecordBatchBuilder {
     count: u32,
     base_timestamp: i64,
     max_timestamp: i64,
+    /// The bytes of the largest record.
+    largest: usize,
     /// The segments before it. The first one of all begins with the header; a record lies wholly
     /// in one.
     full: Vec<Vec<u8>>,
@@ -58,6 +60,7 @@ impl RecordBatchBuilder {
             count: 0,
             base_timestamp: -1,
             max_timestamp: -1,
+            largest: 0,
         }
     }
 
@@ -67,10 +70,14 @@ impl RecordBatchBuilder {
     pub fn try_append(&mut self, record: &RecordData<'_>) -> Option<u32> {
         let index = self.count;
         let delta = self.timestamp_delta(record.timestamp);
-        self.size += match append_fast(&mut self.last, record, delta, index) {
+        let size = match append_fast(&mut self.last, record, delta, index) {
             Some(size) => size,
             None => append_any(&mut self.last, record, delta, index)?,
         };
+        self.size += size;
+        if size > self.largest {
+            self.largest = size;
+        }
         if index == 0 {
             (self.base_timestamp, self.max_timestamp) = (record.timestamp, record.timestamp);
         } else {
@@ -107,6 +114,11 @@ impl RecordBatchBuilder {
     /// The bytes that the last segment has left.
     pub fn room(&self) -> usize {
         self.last.capacity() - self.last.len()
+    }
+
+    /// The bytes of the largest record, its length field included; 0 if there is none.
+    pub fn largest_record(&self) -> usize {
+        self.largest
     }
 
     /// The number of records.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Sender;
 use super::in_flight::Part;
@@ -12,6 +13,7 @@ use crate::client::{ClientResponse, KafkaClient, RequestFailure, ResponseBody};
 use crate::completion::{Outcome, RecordErrors};
 use crate::error::{DeliveryCause, Error};
 use crate::metadata::LeaderChange;
+use crate::metrics::Sensors;
 use crate::planted::{Defect, is_planted};
 use crate::protocol::ErrorCode;
 use crate::protocol::Reader;
@@ -39,10 +41,14 @@ impl<C: KafkaClient> Sender<C> {
             debug_assert!(false, "an answer to no request");
             return;
         };
-        let ClientResponse { node, tag, version, mut frame, outcome, sent, .. } = response;
+        let ClientResponse { node, tag, version, mut frame, outcome, sent, created_at, .. } =
+            response;
         self.unload(&mut parts, &mut frame.segments);
         let stale = outcome == Err(RequestFailure::Stale);
-        match read(outcome, version) {
+        let response = read(outcome, version);
+        let latency = matches!(response, Ok(Some(_))).then(|| now.since(created_at));
+        self.record_end(tag, node, &parts, latency, now);
+        match response {
             Ok(Some(response)) => {
                 self.heed_throttle(node, version, response.throttle_time_ms, now);
                 self.take_leader_hints(&parts, &response, now);
@@ -78,6 +84,20 @@ impl<C: KafkaClient> Sender<C> {
             }
         }
         self.scratch.recycle(frame, parts);
+    }
+
+    fn record_end(
+        &self,
+        tag: u64,
+        node: NodeId,
+        parts: &[Part],
+        latency: Option<Duration>,
+        now: MonoTime,
+    ) {
+        let batches = parts.iter().filter_map(|part| part.batch.as_ref());
+        let records = batches.map(|batch| batch.record_count()).sum();
+        let sensors = &self.accumulator.sensors;
+        sensors.with(|sensors| sensors.on_request_end(tag, node, latency, records, now));
     }
 
     /// Gives each batch its bytes back; those of expired ones go to the pool.
@@ -137,6 +157,7 @@ impl<C: KafkaClient> Sender<C> {
             Answer::Partition(response) => response,
             Answer::Written => {
                 let outcome = Outcome::Delivered { base_offset: -1, log_append_time: None };
+                self.record_delivery(&batch, now);
                 return self.complete(id, batch, outcome);
             }
             Answer::None { cause, sent, stale } => {
@@ -161,9 +182,13 @@ impl<C: KafkaClient> Sender<C> {
         }
         match verdict(&facts) {
             Verdict::Delivered => {
+                self.record_delivery(&batch, now);
                 self.deliver(id, batch, response.base_offset, response.log_append_time_ms);
             }
-            Verdict::Duplicate => self.deliver(id, batch, -1, -1),
+            Verdict::Duplicate => {
+                self.record_delivery(&batch, now);
+                self.deliver(id, batch, -1, -1);
+            }
             Verdict::Retry => self.retry(id, batch, true, now),
             Verdict::RetryAfterBump => {
                 self.tell_loss(id, &batch, code);
@@ -198,6 +223,11 @@ impl<C: KafkaClient> Sender<C> {
         batch.attempts <= self.config.retries
     }
 
+    fn record_delivery(&self, batch: &ProducerBatch, now: MonoTime) {
+        let (records, took) = (batch.record_count(), now.since(batch.created));
+        self.accumulator.sensors.with(|sensors| sensors.on_delivered(records, took, now));
+    }
+
     fn deliver(&mut self, id: PartitionId, batch: Box<ProducerBatch>, base_offset: i64, time: i64) {
         if let Some(stamp) = &batch.stamp {
             self.index.partition_mut(id).sequences.on_delivered(stamp);
@@ -226,6 +256,11 @@ impl<C: KafkaClient> Sender<C> {
         }
         let backoff = self.retry_backoff(batch.attempts);
         batch.retry_at = if backs_off { now + backoff } else { now };
+        let records = batch.record_count();
+        let cause = batch.last_cause.as_ref().map_or("", DeliveryCause::label);
+        let topic = &self.index.partition(id).queue.topic;
+        let sensors = &self.accumulator.sensors;
+        sensors.with(|sensors| sensors.on_retry(topic, records, cause, now));
         self.index.put_back(id, std::iter::once(batch));
     }
 
@@ -259,6 +294,7 @@ impl<C: KafkaClient> Sender<C> {
         } else {
             self.innocent(id, &batch, response.error_code, now)
         };
+        self.record_failure(id, &batch, now);
         self.complete(id, batch, Outcome::FailedEach(Box::new(RecordErrors { rest, named })));
     }
 
@@ -279,6 +315,7 @@ impl<C: KafkaClient> Sender<C> {
         let partition = self.index.partition(id);
         if batch.stamp.is_some_and(|stamp| partition.sequences.follows_last_acked(&stamp)) {
             let (topic, number) = (Arc::clone(&partition.queue.topic), partition.queue.partition);
+            self.accumulator.sensors.with(Sensors::on_loss);
             self.log(log::Level::Warn, || {
                 format!(
                     "{topic}-{number}: {code} right behind the last acknowledged record: the \
@@ -291,12 +328,13 @@ impl<C: KafkaClient> Sender<C> {
     /// The broker asks for a pause (KIP-219); before version 6 it pauses by itself.
     fn heed_throttle(&mut self, node: NodeId, version: i16, throttle_ms: i32, now: MonoTime) {
         const CLIENT_THROTTLES_FROM: i16 = 6;
+        self.record_throttle(node, throttle_ms, now);
         if is_planted(Defect::ThrottleIgnored) {
             return;
         }
         if let (Ok(ms @ 1..), true) = (u64::try_from(throttle_ms), version >= CLIENT_THROTTLES_FROM)
         {
-            self.client.throttle(node, std::time::Duration::from_millis(ms), now);
+            self.client.throttle(node, Duration::from_millis(ms), now);
         }
     }
 

@@ -187,6 +187,13 @@ impl<C: KafkaClient> Sender<C> {
                 oldest = oldest.min(batch.deadline(timeout));
             }
         }
+        if !over.is_empty() {
+            self.accumulator.sensors.with(|sensors| {
+                for seat in &partition.in_flight {
+                    sensors.on_expired_under_way(seat.tag, self.flights.oldest(seat.tag));
+                }
+            });
+        }
         for mut batch in over {
             if let Some(stamp) = &batch.stamp {
                 self.index.partition_mut(id).sequences.on_expired_in_flight(stamp);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
+use crate::time::MonoTime;
 use crate::transaction::Stamp;
 use crate::types::{NodeId, Uuid};
 
@@ -77,6 +78,12 @@ impl Flights {
     /// The tags of all requests under way.
     pub(super) fn tags(&self) -> Vec<u64> {
         self.flights.keys().copied().collect()
+    }
+
+    /// When the oldest record under way in the request was appended; none if all were given up.
+    pub(super) fn oldest(&self, tag: u64) -> Option<MonoTime> {
+        let parts = self.flights.get(&tag)?.parts.iter();
+        parts.filter_map(|part| part.batch.as_ref()).map(|batch| batch.created).min()
     }
 
     /// The request's parts.

@@ -326,7 +326,13 @@ impl<C: KafkaClient> Sender<C> {
         now: MonoTime,
     ) {
         let error = self.delivery_error(id, &batch, cause, now);
+        self.record_failure(id, &batch, now);
         self.complete(id, batch, Outcome::Failed(error));
+    }
+
+    fn record_failure(&self, id: PartitionId, batch: &ProducerBatch, now: MonoTime) {
+        let (topic, records) = (&self.index.partition(id).queue.topic, batch.record_count());
+        self.accumulator.sensors.with(|sensors| sensors.on_failed(topic, records, now));
     }
 
     fn delivery_error(

@@ -149,6 +149,7 @@ impl<C: KafkaClient> Sender<C> {
         drained.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         let tag = self.next_tag;
         self.next_tag += 1;
+        self.record_request(tag, drained, now);
         let correlation_id = self.client.next_correlation_id();
         let mut frame = self.scratch.frames.pop().unwrap_or_default();
         self.encode(version, correlation_id, drained, &mut frame);
@@ -170,6 +171,21 @@ impl<C: KafkaClient> Sender<C> {
             tag,
         };
         self.client.send(request, now);
+    }
+
+    fn record_request(&self, tag: u64, drained: &[Drained], now: MonoTime) {
+        let records = |of: &[Drained]| of.iter().map(|d| u64::from(d.batch.record_count())).sum();
+        let oldest = drained.iter().map(|d| d.batch.created).min().unwrap_or(now);
+        self.accumulator.sensors.with(|sensors| {
+            sensors.on_request(tag, oldest, records(drained), now);
+            for topic in drained.chunk_by(|a, b| a.topic == b.topic) {
+                let bytes = topic.iter().map(|d| d.batch.builder.size() as u64).sum();
+                sensors.on_topic_sent(&topic[0].topic, records(topic), bytes, now);
+                for d in topic {
+                    sensors.on_batch_sent(d.batch.as_sent(now), now);
+                }
+            }
+        });
     }
 
     /// Writes all of the request but its batches.

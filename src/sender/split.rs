@@ -59,6 +59,7 @@ impl<C: KafkaClient> Sender<C> {
                 split
             })
             .collect();
+        self.accumulator.sensors.with(|sensors| sensors.on_split(now));
         self.index.put_back(id, parts.into_iter());
         if pooled {
             self.freed.extend(builder.into_segments());

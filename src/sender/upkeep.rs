@@ -219,6 +219,7 @@ impl<C: KafkaClient> Sender<C> {
                 return;
             }
         };
+        self.record_throttle(node, response.throttle_time_ms, now);
         self.note_used_topics();
         let random = &mut self.random;
         let mut jitter = |backoff| random.jitter(backoff, JITTER);
@@ -236,6 +237,11 @@ impl<C: KafkaClient> Sender<C> {
         match update {
             Update::Applied => {
                 self.reach.on_metadata(node);
+                let metadata = &self.metadata;
+                self.accumulator.sensors.with(|sensors| {
+                    sensors.on_metadata(now);
+                    sensors.retain_topics(|topic| metadata.knows(topic));
+                });
                 self.on_cluster_changed(now);
             }
             Update::Refused(reason) => {
@@ -264,6 +270,9 @@ impl<C: KafkaClient> Sender<C> {
     ) {
         let response =
             bytes.and_then(|b| InitProducerIdResponse::decode(&mut Reader::new(b), version).ok());
+        if let Some(response) = &response {
+            self.record_throttle(node, response.throttle_time_ms, now);
+        }
         let Some(transaction) = &mut self.transaction else { return };
         match response {
             Some(r) if r.error_code.is_none() => {
@@ -297,6 +306,10 @@ impl<C: KafkaClient> Sender<C> {
                 }
             }
         }
+    }
+
+    pub(super) fn record_throttle(&self, node: NodeId, ms: i32, now: MonoTime) {
+        self.accumulator.sensors.with(|sensors| sensors.on_throttle(node, ms, now));
     }
 
     fn producer_id_backoff(&mut self, now: MonoTime) {

@@ -6,6 +6,7 @@
 //! - `rights`: access rules and quotas
 //! - `refusals`: what brokers refuse, and what the producer tells of it
 //! - `failures`: brokers that die, come back or stand still in mid-stream
+//! - `quotas`: brokers that throttle, and what the metrics tell of it
 //! - `examples`: the example programs, with Kafka's tools looking at what they wrote
 //! - `support`: the three clusters that the tests share, and how logs are compared
 //!
@@ -21,6 +22,7 @@ mod everyday;
 mod examples;
 mod failures;
 mod harness;
+mod quotas;
 mod refusals;
 mod rights;
 mod support;

@@ -7,7 +7,8 @@ const MAX_FUNCTION: usize = 80;
 const WIDTH: usize = 100;
 
 /// What every station may use.
-const BESIDE: &[&str] = &["error", "planted", "random", "sync", "threads", "time", "types"];
+const BESIDE: &[&str] =
+    &["error", "metrics", "planted", "random", "sync", "threads", "time", "types"];
 
 /// A module, what it may import, and whether that includes [`BESIDE`].
 ///
@@ -28,6 +29,7 @@ const IMPORTS: &[(&str, bool, &[&str])] = &[
     ("sim", true, &[]), // tests only
     ("config", true, &["producer"]),
     ("error", false, &["protocol", "types"]),
+    ("metrics", false, &["sync", "time", "types"]),
     ("threads", false, &["error", "sync"]),
     ("planted", false, &[]),
     ("random", false, &[]),

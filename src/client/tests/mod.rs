@@ -2,6 +2,7 @@
 
 mod connecting; // names, addresses, set-up, API versions, backoff
 mod conservation; // under any faults, each request ends once
+mod metrics; // what is counted
 mod nodes; // the set of nodes, choice among them, idleness
 mod real; // the same over real sockets
 mod requests; // responses, time-outs, ends

@@ -2,7 +2,6 @@
 
 use crate::config::key::{Allowed, ConfigKey, Importance::*, ValueType::*, key};
 
-const METRICS: &str = "this version keeps no sampled metrics";
 const JVM: &str = "it names Java classes, which can't be loaded here";
 
 pub(super) const KEYS: &[ConfigKey] = &[
@@ -91,15 +90,24 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "Classes that publish metrics.",
     )
     .meaningless(JVM),
-    key("metrics.num.samples", Int, Some("2"), Low, "Samples kept for each metric.")
-        .at_least(1)
-        .not_yet(METRICS),
-    key("metrics.recording.level", String, Some("INFO"), Low, "Which metrics are recorded.")
-        .one_of(&["INFO", "DEBUG", "TRACE"])
-        .not_yet(METRICS),
-    key("metrics.sample.window.ms", Long, Some("30000"), Low, "The time that a sample spans.")
-        .at_least(0)
-        .not_yet(METRICS),
+    key(
+        "metrics.num.samples",
+        Int,
+        Some("2"),
+        Low,
+        "The samples that rates, averages and maxima are made of.",
+    )
+    .at_least(1),
+    key(
+        "metrics.recording.level",
+        String,
+        Some("INFO"),
+        Low,
+        "Which metrics are recorded: from DEBUG on, percentiles of each broker's latency too.",
+    )
+    .one_of(&["INFO", "DEBUG", "TRACE"]),
+    key("metrics.sample.window.ms", Long, Some("30000"), Low, "The milliseconds of a sample.")
+        .at_least(0),
     key(
         "receive.buffer.bytes",
         Int,

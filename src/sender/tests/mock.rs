@@ -48,6 +48,8 @@ pub(super) struct Wire {
     /// The tags of the produce requests that the test has not looked at yet.
     pub(super) unseen: Vec<u64>,
     correlation_id: i32,
+    /// When each request under way was sent, by its tag.
+    sent_at: BTreeMap<u64, MonoTime>,
 }
 
 /// A produce request as a broker reads it.
@@ -178,7 +180,7 @@ impl Wire {
         sent: bool,
     ) {
         let ClientRequest { node, api, version, frame, tag, .. } = self.take(tag);
-        let created_at = MonoTime::ZERO;
+        let created_at = self.sent_at.remove(&tag).expect("sent");
         self.events.push(ClientEvent::Response(ClientResponse {
             node,
             tag,
@@ -309,12 +311,13 @@ impl KafkaClient for MockClient {
         "mock"
     }
 
-    fn send(&mut self, request: ClientRequest, _now: MonoTime) {
+    fn send(&mut self, request: ClientRequest, now: MonoTime) {
         let mut wire = self.0.borrow_mut();
         assert!(wire.is_ready(request.node), "sent to a node that is not ready");
         if request.api == ApiKey::Produce {
             wire.unseen.push(request.tag);
         }
+        wire.sent_at.insert(request.tag, now);
         wire.under_way.push(request);
     }
 

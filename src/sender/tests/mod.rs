@@ -3,6 +3,7 @@
 
 mod expiry; // what is not delivered in time, and where its memory is
 mod load; // which partitions are loaded or out of reach
+mod metrics; // what is counted
 mod mock; // the client that the test answers for
 mod news; // what was not told yet, memory that is wanted, defects
 mod order; // which batches go out, when, in which order
