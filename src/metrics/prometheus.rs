@@ -13,7 +13,7 @@ impl Metrics {
     /// Names begin with `kafka_producer_`, and go on with `node_` for those of brokers and with
     /// `topic_` for those of topics: `kafka_producer_topic_record_send_total{client_id="orders",
     /// topic="paid"} 7`. For several producers in one page see
-    /// [`prometheus_text`](crate::prometheus_text).
+    /// [`prometheus_text`].
     pub fn to_prometheus(&self) -> String {
         prometheus_text([self])
     }
