@@ -3,7 +3,7 @@
 //! - `harness`: the harness itself, proven with Kafka's own producer
 //! - `contents`: records of every shape, every acks value, many threads; read back one by one
 //! - `everyday`: order, flush, close and limits, as Kafka's own tests check them
-//! - `rights`: access rules and quotas
+//! - `rights`: access rules
 //! - `refusals`: what brokers refuse, and what the producer tells of it
 //! - `failures`: brokers that die, come back or stand still in mid-stream
 //! - `quotas`: brokers that throttle, and what the metrics tell of it

@@ -1,11 +1,11 @@
-//! What a producer may and may not do, by access rules and quotas.
+//! What a producer may and may not do, by access rules.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kafka_producer::{DeliveryCause, Error, ErrorCode, KafkaProducer, Persisted, ProducerRecord};
 
 use crate::kafka_harness::Cluster;
-use crate::support::{LONG, guarded_broker, one_broker, producer};
+use crate::support::{LONG, guarded_broker, producer};
 
 /// What the broker said to one record; none if it took it.
 fn told(producer: &KafkaProducer, topic: &str) -> Option<ErrorCode> {
@@ -79,35 +79,4 @@ fn a_producer_id_that_is_refused_fails_records_until_it_is_given() {
         assert!(Instant::now() < deadline, "it never recovers");
     }
     assert!(producer.close(LONG).is_clean());
-}
-
-/// INT-59: a broker that throttles answers at once, and wants to be left alone for a while.
-#[test]
-fn a_quota_slows_a_producer_down_and_a_large_one_does_not() {
-    let test = "a_quota_slows_a_producer_down_and_a_large_one_does_not";
-    let Some(cluster) = one_broker(test) else { return };
-    cluster.create_topic("quota", 1, 1, &[]);
-    cluster.limit_client("slow", 10_000);
-    cluster.limit_client("fast", 1_000_000_000);
-    let value = vec![b'x'; 30_000];
-    let slow_ones = |client_id: &str, at_most: usize| {
-        let producer = producer(cluster).client_id(client_id).linger(Duration::ZERO);
-        let producer = producer.batch_size(40_000).build().unwrap();
-        let mut took = Vec::new();
-        for _ in 0..at_most {
-            let begun = Instant::now();
-            let delivery = producer.send(ProducerRecord::new("quota", &value)).unwrap();
-            delivery.wait_timeout(LONG).unwrap();
-            took.push(begun.elapsed());
-            if took.last() >= Some(&Duration::from_secs(1)) {
-                break;
-            }
-        }
-        took
-    };
-    // The broker reckons over ten seconds: a hundred thousand bytes pass before it throttles.
-    let slow = slow_ones("slow", 100);
-    assert!(slow.last() >= Some(&Duration::from_secs(1)), "{slow:?}");
-    let fast = slow_ones("fast", slow.len() + 2);
-    assert_eq!(fast.len(), slow.len() + 2, "{fast:?}");
 }
