@@ -315,6 +315,8 @@ const SET: &[&str] = &[
     "send.buffer.bytes=24",
     "socket.connection.setup.timeout.max.ms=22",
     "socket.connection.setup.timeout.ms=21",
+    "allow.auto.create.topics=false",
+    "unknown.topic.timeout.ms=32",
     "callback.threads=29",
     "callback.max.pending=30",
     "wait.ends.linger=false",
@@ -358,6 +360,8 @@ fn each_setter_sets_its_key() {
         .metrics_num_samples(32)
         .metrics_sample_window(ms(33))
         .metrics_recording_level(RecordingLevel::Debug)
+        .allow_auto_create_topics(false)
+        .unknown_topic_timeout(ms(32))
         .callback_threads(29)
         .callback_max_pending(30)
         .wait_ends_linger(false)

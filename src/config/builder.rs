@@ -363,8 +363,29 @@ impl ProducerBuilder {
     }
 }
 
-/// Callbacks, waits and close: keys of this crate, unknown to Kafka.
+/// Topics that don't exist, callbacks, waits and close: keys of this crate, unknown to Kafka's
+/// producer.
 impl ProducerBuilder {
+    /// Whether brokers may create a topic that is sent to and does not exist. They do if their own
+    /// `auto.create.topics.enable` is on.
+    ///
+    /// Key: `allow.auto.create.topics`. Default: `true`.
+    pub fn allow_auto_create_topics(self, yes: bool) -> Self {
+        self.set("allow.auto.create.topics", yes)
+    }
+
+    /// The most time that a send waits for a topic of which the brokers say that it does not exist.
+    /// `None` for as long as `max.block.ms`, as Java does: the topic may be on its way. Whatever it
+    /// is, the brokers are asked at least once.
+    ///
+    /// Key: `unknown.topic.timeout.ms`. Default: `-1`.
+    pub fn unknown_topic_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        match timeout.into() {
+            Some(timeout) => self.millis("unknown.topic.timeout.ms", timeout),
+            None => self.set("unknown.topic.timeout.ms", -1),
+        }
+    }
+
     /// Threads that run callbacks. One partition's callbacks run one at a time, in order, whatever
     /// the number; 1 to 1024.
     ///

@@ -76,6 +76,9 @@ pub struct ProducerConfig {
     pub(crate) metadata_max_idle: Duration,
     pub(crate) metadata_recovery_strategy: MetadataRecoveryStrategy,
     pub(crate) metadata_recovery_rebootstrap_trigger: Duration,
+    pub(crate) allow_auto_create_topics: bool,
+    /// `None`: `max_block`.
+    pub(crate) unknown_topic_timeout: Option<Duration>,
 
     /// At least 1.
     pub(crate) metrics_num_samples: usize,
@@ -212,6 +215,9 @@ impl ProducerConfig {
             metrics_recording_level: RecordingLevel::parse(
                 s.text("metrics.recording.level").unwrap_or_default(),
             ),
+            allow_auto_create_topics: s.flag("allow.auto.create.topics"),
+            unknown_topic_timeout: (s.number("unknown.topic.timeout.ms") >= 0)
+                .then(|| millis(s, "unknown.topic.timeout.ms")),
             callback_threads: size(s, "callback.threads"),
             callback_max_pending: size(s, "callback.max.pending"),
             wait_ends_linger: s.flag("wait.ends.linger"),
@@ -281,6 +287,7 @@ mod tests {
         assert_eq!(c.metadata_recovery_rebootstrap_trigger, s(300));
         assert_eq!((c.metrics_num_samples, c.metrics_sample_window), (2, s(30)));
         assert_eq!(c.metrics_recording_level, RecordingLevel::Info);
+        assert_eq!((c.allow_auto_create_topics, c.unknown_topic_timeout), (true, None));
         assert_eq!((c.callback_threads, c.callback_max_pending), (1, 100_000));
         assert!(c.wait_ends_linger);
         assert_eq!(c.close_on_drop_timeout, s(30));

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::snapshot::{Cluster, TopicMetadata};
 use crate::error::Error;
@@ -27,6 +28,8 @@ pub(crate) struct MetadataCell {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) cluster: Arc<Cluster>,
+    /// `unknown.topic.timeout.ms`.
+    pub(super) unknown_topic_timeout: Option<Duration>,
     /// Counts the responses that were applied.
     pub(super) version: u64,
     /// The topics that the sender keeps up to date, and those of `asked`.
@@ -71,8 +74,18 @@ pub(crate) struct Refusal {
 
 impl MetadataCell {
     /// A cell that knows the bootstrap servers.
+    #[cfg(test)]
     pub(crate) fn new(bootstrap: Arc<Cluster>) -> Self {
-        let shared = Shared { cluster: bootstrap, ..Shared::default() };
+        Self::with_unknown_topic_timeout(bootstrap, None)
+    }
+
+    /// The same; `limit`: how long calls wait for a topic that is said not to exist.
+    pub(crate) fn with_unknown_topic_timeout(
+        bootstrap: Arc<Cluster>,
+        limit: Option<Duration>,
+    ) -> Self {
+        let unknown_topic_timeout = limit;
+        let shared = Shared { cluster: bootstrap, unknown_topic_timeout, ..Shared::default() };
         Self { shared: Mutex::new(shared), changed: Condvar::new(), version: AtomicU64::new(0) }
     }
 

@@ -30,6 +30,10 @@ pub(crate) struct MetadataSettings {
     pub(crate) retry_backoff: Duration,
     /// `retry.backoff.max.ms`.
     pub(crate) retry_backoff_max: Duration,
+    /// `allow.auto.create.topics`.
+    pub(crate) auto_create: bool,
+    /// `unknown.topic.timeout.ms`.
+    pub(crate) unknown_topic_timeout: Option<Duration>,
     /// `metadata.recovery.rebootstrap.trigger.ms`, unless `metadata.recovery.strategy` is `none`.
     pub(crate) rebootstrap_trigger: Option<Duration>,
 }
@@ -47,6 +51,8 @@ impl From<&ProducerConfig> for MetadataSettings {
             max_idle: config.metadata_max_idle,
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
+            auto_create: config.allow_auto_create_topics,
+            unknown_topic_timeout: config.unknown_topic_timeout,
             rebootstrap_trigger: rebootstrap
                 .then_some(config.metadata_recovery_rebootstrap_trigger),
         }
@@ -122,7 +128,10 @@ impl Metadata {
         let cluster = Arc::new(Cluster::of_bootstrap_servers(&settings.bootstrap));
         let (backoff, max) = (settings.retry_backoff, settings.retry_backoff_max);
         Self {
-            cell: Arc::new(MetadataCell::new(Arc::clone(&cluster))),
+            cell: Arc::new(MetadataCell::with_unknown_topic_timeout(
+                Arc::clone(&cluster),
+                settings.unknown_topic_timeout,
+            )),
             schedule: Schedule::new(backoff, max, settings.max_age),
             settings,
             topics: BTreeMap::new(),
@@ -203,7 +212,8 @@ impl Metadata {
         self.in_flight = Some(if full { Scope::AllTopics } else { Scope::NewTopics });
         // What is requested from here on concerns what this request may be too early to see.
         self.full_wanted &= !full;
-        MetadataRequest { topics: Some(topics), allow_auto_topic_creation: true }
+        let allow_auto_topic_creation = self.settings.auto_create;
+        MetadataRequest { topics: Some(topics), allow_auto_topic_creation }
     }
 
     /// Takes in a response of this version. Topics that were idle too long are given up, save

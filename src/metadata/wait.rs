@@ -106,11 +106,23 @@ impl TopicWait {
         let wake = news && shared.ask(&self.topic);
         // A call that may not wait at all still starts the look-up, for those that follow: with
         // news for the sender it is pending once more, past its deadline.
-        if now >= self.bounds.deadline && !wake {
+        let until = self.until(shared);
+        if now >= until && !wake {
             let cause = self.cause(shared);
             return Wait::Failed(self.bounds.timeout(&self.topic, now, cause));
         }
-        Wait::Pending { until: self.bounds.deadline, wake }
+        Wait::Pending { until, wake }
+    }
+
+    /// When the wait is over: sooner for a topic that the brokers, asked since, say not to exist.
+    fn until(&self, shared: &Shared) -> MonoTime {
+        let answer = shared.topic_errors.get(&self.topic);
+        let unknown = answer.filter(|e| e.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        let unknown = unknown.filter(|e| self.since.is_some_and(|since| e.version > since));
+        match unknown.and(shared.unknown_topic_timeout) {
+            Some(limit) => self.bounds.deadline.min(self.bounds.started + limit),
+            None => self.bounds.deadline,
+        }
     }
 
     /// A wait has seen nothing that is yet to come, and asks only after it has begun.

@@ -328,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_socket_notices_by_itself_that_its_peer_is_gone() {
+        let second = Duration::from_secs(1);
+        let options = SocketOptions { user_timeout: Some(30 * second), ..SocketOptions::default() };
+        let socket = open(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), &options).unwrap();
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), 60 * second);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(30 * second));
+    }
+
+    #[test]
     fn a_wake_ends_the_poll_now_or_next() {
         let (mut net, wake) = MioNet::new(Clock::system()).unwrap();
         let mut ready = Vec::new();

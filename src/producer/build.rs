@@ -12,7 +12,7 @@ use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
 use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
 use crate::completion::{CallbackExecutor, Executor, ExecutorKind, Slots};
-use crate::config::{MetadataRecoveryStrategy, ProducerBuilder, ProducerConfig, RecordingLevel};
+use crate::config::{ProducerBuilder, ProducerConfig, RecordingLevel};
 use crate::error::Error;
 use crate::metadata::{Metadata, MetadataSettings};
 use crate::metrics::{SensorSettings, SharedSensors, Window};
@@ -173,7 +173,7 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     };
     let executor =
         Arc::new(CallbackExecutor::start(kind, &name, slots).map_err(refused_by_system)?);
-    let metadata = Metadata::new(metadata_settings(&config));
+    let metadata = Metadata::new(MetadataSettings::from(&config));
     let cell = Arc::clone(metadata.cell());
     let resolver_thread = resolver.thread();
     let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed))
@@ -263,20 +263,6 @@ fn sensor_settings(config: &ProducerConfig) -> SensorSettings {
     SensorSettings {
         window: Window { samples: config.metrics_num_samples, span: config.metrics_sample_window },
         detailed: config.metrics_recording_level >= RecordingLevel::Debug,
-    }
-}
-
-fn metadata_settings(config: &ProducerConfig) -> MetadataSettings {
-    let bootstrap =
-        config.bootstrap_servers.iter().map(|s| (Arc::from(s.host.as_str()), s.port)).collect();
-    let recovers = config.metadata_recovery_strategy == MetadataRecoveryStrategy::Rebootstrap;
-    MetadataSettings {
-        bootstrap,
-        max_age: config.metadata_max_age,
-        max_idle: config.metadata_max_idle,
-        retry_backoff: config.retry_backoff,
-        retry_backoff_max: config.retry_backoff_max,
-        rebootstrap_trigger: recovers.then_some(config.metadata_recovery_rebootstrap_trigger),
     }
 }
 

@@ -94,6 +94,8 @@ fn produce<const USERS: usize>(
         max_idle: HOUR,
         retry_backoff: HOUR,
         retry_backoff_max: HOUR,
+        auto_create: true,
+        unknown_topic_timeout: None,
         rebootstrap_trigger: None,
     });
     let config = SenderConfig {

@@ -160,3 +160,40 @@ fn a_send_that_never_waits_returns_at_once_in_any_world() {
         producer.close(ms(0));
     }
 }
+
+#[test]
+fn a_topic_is_not_created_for_a_producer_that_does_not_want_it() {
+    let cluster = TestCluster::start();
+    let send = |allow| {
+        let producer = builder(&cluster).max_block(ms(300)).allow_auto_create_topics(allow);
+        let producer = producer.build().unwrap();
+        let sent = producer.send(ProducerRecord::new("new", "v")).map(|d| drop(delivered(&d)));
+        close(&producer);
+        sent
+    };
+    let error = send(false).unwrap_err();
+    assert!(error.to_string().contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
+    assert_eq!(cluster.leader("new", 0), None);
+    send(true).unwrap();
+}
+
+#[test]
+fn a_topic_that_does_not_exist_may_be_waited_for_less_long_than_another() {
+    let cluster = TestCluster::builder().auto_create(false).start();
+    let producer = builder(&cluster).max_block(LONG).unknown_topic_timeout(ms(100));
+    let producer = producer.build().unwrap();
+    for _ in 0..2 {
+        let (refused, time) = timed(|| producer.send(ProducerRecord::new("t", "v")).map(drop));
+        let error = refused.unwrap_err();
+        assert!(matches!(error, Error::MetadataTimeout { .. }), "{error}");
+        assert_took(time, ms(100));
+    }
+    cluster.create_topic("t", 1);
+    delivered(&producer.send(ProducerRecord::new("t", "v")).unwrap());
+    // Where nobody says that it does not exist, max.block.ms counts.
+    let fault = cluster.inject(Fault::metadata().times(1).delay(ms(400)));
+    cluster.create_topic("slow", 1);
+    delivered(&producer.send(ProducerRecord::new("slow", "v")).unwrap());
+    assert_eq!(cluster.fired(fault), 1);
+    close(&producer);
+}

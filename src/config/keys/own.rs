@@ -1,8 +1,24 @@
-//! Keys that Kafka has not: callbacks, waits, close.
+//! Keys that Kafka's producer has not: topics that don't exist, callbacks, waits, close.
 
 use crate::config::key::{ConfigKey, Importance::*, ValueType::*, key};
 
 pub(super) const KEYS: &[ConfigKey] = &[
+    key(
+        "allow.auto.create.topics",
+        Boolean,
+        Some("true"),
+        Medium,
+        "Whether brokers may create a topic that is sent to and does not exist, where their \
+         auto.create.topics.enable allows it too.",
+    ),
+    key(
+        "unknown.topic.timeout.ms",
+        Long,
+        Some("-1"),
+        Low,
+        "The most milliseconds that send waits for a topic of which the brokers say that it does \
+         not exist; negative: max.block.ms.",
+    ),
     key(
         "callback.threads",
         Int,

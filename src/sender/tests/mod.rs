@@ -152,6 +152,8 @@ impl Scenario {
             max_idle: 300 * SECOND,
             retry_backoff: 100 * MS,
             retry_backoff_max: SECOND,
+            auto_create: true,
+            unknown_topic_timeout: None,
             rebootstrap_trigger: Some(300 * SECOND),
         });
         metadata.cell().add_topic("t");
