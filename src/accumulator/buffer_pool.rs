@@ -343,7 +343,6 @@ mod loom_models;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::ManualClock;
 
     fn granted(pool: &BufferPool, size: usize) -> Vec<u8> {
         match pool.begin(size).unwrap() {
@@ -359,7 +358,7 @@ mod tests {
         }
     }
 
-    /// A thread that waits for as long as it takes, and most likely sleeps by now.
+    /// A thread that waits for as long as a test may take, and most likely sleeps by now.
     fn waiting(
         pool: &Arc<BufferPool>,
         size: usize,
@@ -368,9 +367,9 @@ mod tests {
         let pool = Arc::clone(pool);
         let (begins, begun) = std::sync::mpsc::channel();
         let waiter = std::thread::spawn(move || {
-            let clock = Clock::Manual(ManualClock::new());
+            let clock = Clock::system();
             begins.send(()).unwrap();
-            pool.wait(place, &clock, MonoTime::MAX)
+            pool.wait(place, &clock, clock.now() + Duration::from_secs(30))
         });
         begun.recv().unwrap();
         (0..1000).for_each(|_| std::thread::yield_now());

@@ -610,11 +610,13 @@ mod tests {
         let manual = ManualClock::new();
         let clock = Clock::Manual(Arc::clone(&manual));
         let limit = Limit { deadline: clock.now() + Duration::from_secs(600), clock };
-        let waiter = thread::spawn(move || delivery.wait_until(Some(&limit)));
+        let (told, outcome) = mpsc::channel();
+        thread::spawn(move || told.send(delivery.wait_until(Some(&limit))));
         waits.recv().unwrap();
         manual.advance(Duration::from_secs(601));
         whole.complete(Outcome::Split(Arc::new(parts)));
-        assert!(matches!(waiter.join().unwrap(), Err(Error::WaitTimeout)));
+        let outcome = outcome.recv_timeout(racing::LIMIT).expect("the wait is over");
+        assert!(matches!(outcome, Err(Error::WaitTimeout)));
     }
 
     #[test]

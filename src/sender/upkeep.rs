@@ -243,12 +243,24 @@ impl<C: KafkaClient> Sender<C> {
                     sensors.retain_topics(|topic| metadata.knows(topic));
                 });
                 self.on_cluster_changed(now);
+                self.ask_on_for_leaders();
             }
             Update::Refused(reason) => {
                 let what = (Subject::Metadata, node);
                 self.log_failure(log::Level::Warn, what, || reason.to_string(), now);
             }
             Update::Rebootstrap => self.hand_nodes_to_client(now),
+        }
+    }
+
+    /// Batches that still have no leader want the next answer, also where no error called for it.
+    fn ask_on_for_leaders(&mut self) {
+        let waits = |id: &PartitionId| {
+            let partition = self.index.partition(*id);
+            partition.leader.is_none() && !partition.queue.lock().batches.is_empty()
+        };
+        if self.index.active().iter().any(waits) {
+            self.metadata.request_update();
         }
     }
 

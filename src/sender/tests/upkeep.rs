@@ -190,6 +190,27 @@ fn a_batch_without_a_leader_asks_for_metadata_and_goes_when_there_is_one() {
     assert_eq!(offset(&delivery), Some(0));
 }
 
+/// RA-33: nothing else would make the sender ask.
+#[test]
+fn a_batch_of_a_partition_that_metadata_lacks_has_it_asked_for() {
+    let mut s = Scenario::new(|_| {});
+    s.advance(SECOND);
+    let before = s.metadata_requests;
+    assert_eq!(s.settle(), Some(299 * SECOND));
+    let delivery = s.append(1, "a");
+    assert_eq!(s.sent().len(), 0);
+    assert_eq!(s.metadata_requests, before + 1);
+    for _ in 0..20 {
+        assert!(s.sleep() <= SECOND + SECOND / 5, "it goes on asking");
+    }
+    assert_eq!(s.metadata_requests, before + 21);
+    s.leaders = vec![(1, 0), (2, 0)];
+    let (took, sent) = s.until_sent();
+    assert!((sent.node, sent.batch().partition) == (2, 1) && took <= 2 * SECOND, "{took:?}");
+    s.answer(&sent, OK, 0);
+    assert_eq!(offset(&delivery), Some(0));
+}
+
 #[test]
 fn the_sender_is_woken_for_the_first_record_the_full_batch_and_the_flush_and_for_nothing_else() {
     let mut s = Scenario::begun(lingering);
