@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::world::{Event, State};
-use crate::protocol::{ApiKey, ProduceResponse, Reader, TopicRef};
+use crate::protocol::{ApiKey, MetadataResponse, ProduceResponse, Reader, TopicRef};
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
 use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
 use crate::time::{ManualClock, MonoTime};
@@ -19,7 +19,7 @@ pub(super) const PORT: u16 = 9092;
 /// What brokers do at a moment.
 pub(super) enum ClusterEvent {
     /// A request's turn has come.
-    Execute { conn: usize, frame: Vec<u8>, plan: Box<FaultPlan> },
+    Execute { conn: usize, frame: Vec<u8>, plan: Box<FaultPlan>, heard: Option<u64> },
     /// The last request is dealt with, and the next one may be read.
     Next { conn: usize },
 }
@@ -61,6 +61,11 @@ pub(super) fn host(broker: i32, has_names: bool) -> String {
 /// A bootstrap server's address, or name: it leads to a broker, whichever takes that place now.
 pub(super) fn bootstrap_host(place: i32, has_names: bool) -> String {
     if has_names { format!("bootstrap.{place}") } else { format!("10.0.1.{place}") }
+}
+
+/// Whether it is a bootstrap server's.
+pub(super) fn is_bootstrap(addr: SocketAddr) -> bool {
+    matches!(addr.ip(), IpAddr::V4(ip) if ip.octets()[2] == 1)
 }
 
 /// What a name stands for.
@@ -215,13 +220,16 @@ impl State {
         let spread = usize::try_from((most - least).as_nanos()).unwrap_or(usize::MAX);
         let work = least + Duration::from_nanos(self.random.below(spread + 1) as u64);
         let after = work + plan.delay_before;
-        let event = ClusterEvent::Execute { conn, frame, plan: Box::new(plan) };
+        let heard = self.conn(conn).frames.take_request();
+        let event = ClusterEvent::Execute { conn, frame, plan: Box::new(plan), heard };
         self.schedule(after, Event::Cluster(event));
     }
 
     pub(super) fn on_cluster_event(&mut self, event: ClusterEvent) {
         match event {
-            ClusterEvent::Execute { conn, frame, plan } => self.execute(conn, &frame, &plan),
+            ClusterEvent::Execute { conn, frame, plan, heard } => {
+                self.execute(conn, &frame, &plan, heard);
+            }
             ClusterEvent::Next { conn } => {
                 if let Some(server) = self.server(conn) {
                     server.busy = false;
@@ -231,7 +239,7 @@ impl State {
         }
     }
 
-    fn execute(&mut self, conn: usize, frame: &[u8], plan: &FaultPlan) {
+    fn execute(&mut self, conn: usize, frame: &[u8], plan: &FaultPlan, heard: Option<u64>) {
         let broker = self.net.conns.get(&conn).map_or(-1, |conn| conn.broker);
         if self.server(conn).is_none() {
             return;
@@ -246,7 +254,7 @@ impl State {
         self.trace.note(now, "request", [conn as u64, frame.len() as u64], || {
             (format!("c{conn}"), format!("broker {broker}: {:?}", parsed.key))
         });
-        self.watch_sequences(parsed.key, &parsed.request);
+        self.watch_request(&parsed.request, broker, heard);
         let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
         let version = i16::from_be_bytes([frame[2], frame[3]]);
         self.note_answer(parsed.key, version, &reply);
@@ -257,6 +265,7 @@ impl State {
         if let (Reply::Frame(_), Some(server)) = (&reply, self.server(conn)) {
             server.answered += 1;
             let number = server.answered;
+            self.note_metadata(conn, number, parsed.key, version, &reply, plan);
             if is_paused && plan.mangle.is_none() {
                 // It is told in milliseconds.
                 let told = Duration::from_millis(plan.mute.as_millis() as u64);
@@ -264,6 +273,29 @@ impl State {
             }
         }
         self.reply(conn, reply, plan);
+    }
+
+    /// Notes what the client is about to hear of leaders.
+    fn note_metadata(
+        &mut self,
+        conn: usize,
+        number: u64,
+        key: ApiKey,
+        version: i16,
+        reply: &Reply,
+        plan: &FaultPlan,
+    ) {
+        let Reply::Frame(frame) = reply else { return };
+        if key != ApiKey::Metadata || plan.mangle.is_some() {
+            return;
+        }
+        let body = frame.get(8 + usize::from(version >= 9)..).unwrap_or_default();
+        let response = MetadataResponse::decode(&mut Reader::new(body), version);
+        let Some(response) = response.ok().filter(|response| !response.brokers.is_empty()) else {
+            return;
+        };
+        let news = self.watch.leaders.tell(&response, version);
+        self.conn(conn).frames.on_news(number, news);
     }
 
     /// Notes what a request to produce came to, whether or not the client hears of it.
@@ -275,7 +307,7 @@ impl State {
         let body = frame.get(8 + usize::from(version >= 9)..).unwrap_or_default();
         let Ok(response) = ProduceResponse::decode(&mut Reader::new(body), version) else { return };
         let now = self.now;
-        for topic in &response.topics {
+        for (at, topic) in response.topics.iter().enumerate() {
             let name = match &topic.topic.as_ref() {
                 TopicRef::Name(name) => (*name).to_owned(),
                 TopicRef::Id(id) => {
@@ -283,6 +315,7 @@ impl State {
                     name.map_or_else(|| format!("{id:?}"), ToString::to_string)
                 }
             };
+            self.watch.leaders.tell_in_refusal(&response, &name, at);
             for it in &topic.partitions {
                 let numbers = [it.error_code.0 as u64, it.base_offset as u64];
                 self.trace.note(now, "answer", numbers, || {

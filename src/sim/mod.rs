@@ -11,6 +11,7 @@ mod checks; // what must hold, during and after a run
 mod cluster; // brokers around the pure model
 pub(crate) mod condvar; // `sync::Condvar`, on simulated threads and on others
 mod faults; // what goes wrong, and how
+mod leaders; // what the client has heard of who leads
 mod ledger; // what was sent and what became of it
 mod net; // `Net`: connections that behave like TCP
 mod plan; // what a seed chooses

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::cluster::is_bootstrap;
 use super::plan::Plan;
 use super::watch::Frames;
 use super::world::{Event, On, State, World, seat};
@@ -67,6 +68,8 @@ pub(super) struct Conn {
     pub(super) server: Option<super::cluster::ServerEnd>,
     /// Nothing gets through any more, in either direction.
     pub(super) hole: bool,
+    /// A write has failed.
+    broken: bool,
     pub(super) frames: Frames,
     /// When the last bytes sent will have arrived, up and down: order is kept.
     up_until: MonoTime,
@@ -238,6 +241,9 @@ impl State {
         self.net.made += 1;
         let id = self.net.made;
         let broker = self.cluster.broker_at(addr);
+        if is_bootstrap(addr) {
+            self.watch.leaders.begin_anew(id);
+        }
         let now = self.now;
         let room = self.net.weather.room;
         self.trace.note(now, "connect", [id as u64, 0], || {
@@ -258,6 +264,7 @@ impl State {
             client: Some(client),
             server: None,
             hole: false,
+            broken: false,
             frames: Frames::default(),
             up_until: now,
             down_until: now,
@@ -295,6 +302,12 @@ impl State {
             *to = from;
         }
         self.conn(id).frames.on_read(&buf[..n], now);
+        while let Some(news) = self.conn(id).frames.take_news() {
+            // What comes after a failed write may be dropped with the connection.
+            if !self.conn(id).broken {
+                self.watch.leaders.hear(news, id);
+            }
+        }
         self.trace
             .note(now, "read", [id as u64, n as u64], || (format!("c{id}"), format!("{n} bytes")));
         Ok(n)
@@ -307,11 +320,13 @@ impl State {
         let latency = self.latency();
         let now = self.now;
         let is_cut = self.net.cut_writes > 0;
+        let heard = self.watch.leaders.heard;
         let (acks, most_in_flight) = (self.plan.config.acks, self.plan.config.max_in_flight);
         let conn = self.conn(id);
         let hole = conn.hole;
         let client = conn.client.as_mut().expect("a connection that the client has not closed");
         if let Some(Err(kind)) = client.end {
+            conn.broken = true;
             return Err(if kind == ErrorKind::ConnectionReset {
                 ErrorKind::BrokenPipe
             } else {
@@ -330,7 +345,6 @@ impl State {
             n = 1 + draw % n;
         }
         client.room -= n;
-        conn.frames.settled = n == total;
         self.net.wrote = true;
         let conn = self.conn(id);
         let mut bytes = Vec::with_capacity(n);
@@ -339,7 +353,7 @@ impl State {
             bytes.extend_from_slice(&buf[..take]);
         }
         let most = (acks != 0).then_some(most_in_flight);
-        let watched = conn.frames.on_write(&bytes, now, most);
+        let watched = conn.frames.on_write(&bytes, n == total, heard, now, most);
         let at = (now + latency).max(conn.up_until);
         conn.up_until = at;
         if let Err(text) = watched {

@@ -10,6 +10,8 @@ use crate::testing::{Release, TopicConfig};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// `metadata.recovery.rebootstrap.trigger.ms`, where it is short.
+const REBOOTSTRAP: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -149,15 +151,21 @@ impl Plan {
             plan.first_epoch = i16::MAX - 4;
         }
         if plan.strikes(Kind::Replace) {
-            // Nobody would ever hear of the new brokers.
-            plan.config.rebootstrap.get_or_insert(300 * SECOND);
+            // Else nobody might ever hear of the new brokers: as long as some old one is being
+            // connected to, the bootstrap servers are not asked before the trigger.
+            plan.config.rebootstrap = Some(REBOOTSTRAP);
         }
         plan
     }
 
     /// Nothing takes longer than this once all is well, for a record that is sent then.
     pub(super) fn patience(&self) -> Duration {
-        self.config.linger + 5 * SECOND + 20 * self.work.1
+        self.config.linger + 5 * SECOND + 20 * self.work.1 + self.search()
+    }
+
+    /// What it may take to find brokers that have replaced all others.
+    fn search(&self) -> Duration {
+        if self.strikes(Kind::Replace) { REBOOTSTRAP + SECOND } else { Duration::ZERO }
     }
 
     pub(super) fn calm_sends_at(&self) -> Duration {
@@ -210,7 +218,7 @@ impl Plan {
             return false;
         }
         let c = &self.config;
-        let time = c.delivery_timeout - c.linger;
+        let time = c.delivery_timeout.saturating_sub(c.linger + self.search());
         c.retries.is_none() && time > 1200 * MS && c.max_block >= 500 * MS && self.quota.is_none()
     }
 
@@ -251,7 +259,7 @@ impl Config {
             callbacks: pick(random, &CallbackKind::ALL),
             max_pending: pick(random, &[3, 50, 100_000]),
             wait_ends_linger: random.below(2) == 0,
-            rebootstrap: (random.below(4) > 0).then(|| pick(random, &[2, 300, 300]) * SECOND),
+            rebootstrap: (random.below(4) > 0).then(|| pick(random, &[REBOOTSTRAP, 300 * SECOND])),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `SIM_SEEDS=N SIM_FROM=S cargo test --release --lib sim::tests::seeds -- --nocapture` runs N
 //! seeds from S on and prints figures; `SIM_SEED=X` in their place replays one, with a log of all
-//! that happens.
+//! that happens. `SIM_DEFECT=NAME` has `every_planted_defect_is_found` look for that one alone.
 
 #![allow(clippy::print_stdout, reason = "figures and logs, asked for by hand")]
 
@@ -163,8 +163,11 @@ const WAYS: usize = 9;
 #[test]
 fn every_planted_defect_is_found() {
     let many = variable("SIM_SEEDS").unwrap_or(2000);
+    let only = std::env::var("SIM_DEFECT").ok();
+    let is_asked =
+        |defect: &Defect| only.as_ref().is_none_or(|name| *name == format!("{defect:?}"));
     let mut missed = Vec::new();
-    for defect in Defect::ALL {
+    for defect in Defect::ALL.into_iter().filter(is_asked) {
         let sum = run_all(0, many, Duration::MAX, 1, Some(defect));
         match sum.failures.first() {
             Some((seed, text)) => println!("{defect:?}: seed {seed}, {} runs: {text}", sum.runs),

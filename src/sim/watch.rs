@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::leaders::{Leaders, News};
 use super::ledger::{RecordId, id_of};
 use super::world::State;
-use crate::protocol::{ApiKey, TopicRef};
+use crate::protocol::TopicRef;
 use crate::record::RecordBatch;
 use crate::testing::model::Request;
 use crate::time::MonoTime;
@@ -23,6 +24,7 @@ pub(super) struct Watch {
     pub(super) busiest_second: u64,
     /// Turns in a row that nothing had called for.
     idle_turns: u32,
+    pub(super) leaders: Leaders,
 }
 
 /// The frames of a connection, as they pass.
@@ -35,6 +37,11 @@ pub(super) struct Frames {
     quiet_until: MonoTime,
     /// The last write took all that it was given: nothing waits to be written.
     pub(super) settled: bool,
+    /// For each request that the broker has not taken up: how many pieces of news the client had
+    /// heard when it began to write it, if that is certain.
+    begun_at: VecDeque<Option<u64>>,
+    /// Responses that tell of leaders, by number.
+    news: VecDeque<(u64, News)>,
 }
 
 /// Counts frames in a stream of bytes.
@@ -75,6 +82,22 @@ impl Frames {
         self.pauses.push_back((number, pause));
     }
 
+    /// The broker sends a response that tells of leaders.
+    pub(super) fn on_news(&mut self, number: u64, news: News) {
+        self.news.push_back((number, news));
+    }
+
+    /// News that the client has read now.
+    pub(super) fn take_news(&mut self) -> Option<News> {
+        let is_read = self.news.front().is_some_and(|(number, _)| *number <= self.down.ended);
+        is_read.then(|| self.news.pop_front()).flatten().map(|(_, news)| news)
+    }
+
+    /// The broker takes a request up. Gives what the client knew then, as [`Leaders::heard`].
+    pub(super) fn take_request(&mut self) -> Option<u64> {
+        self.begun_at.pop_front().flatten()
+    }
+
     /// The client has read these bytes.
     pub(super) fn on_read(&mut self, bytes: &[u8], now: MonoTime) {
         self.down.feed(bytes);
@@ -90,15 +113,21 @@ impl Frames {
         }
     }
 
-    /// The client has written these bytes.
+    /// The client has written these bytes; `whole` if that is all that it had.
     pub(super) fn on_write(
         &mut self,
         bytes: &[u8],
+        whole: bool,
+        heard: u64,
         now: MonoTime,
         most_in_flight: Option<usize>,
     ) -> Result<(), String> {
         let begun = self.up.begun;
         self.up.feed(bytes);
+        // What waited to be written may be older than what was heard since.
+        let is_fresh = std::mem::replace(&mut self.settled, whole);
+        let begun_now = (begun..self.up.begun).map(|_| is_fresh.then_some(heard));
+        self.begun_at.extend(begun_now);
         if self.up.begun > begun && now < self.quiet_until {
             return Err(format!("a request before the pause is over at {:?}", self.quiet_until));
         }
@@ -113,10 +142,10 @@ impl Frames {
 }
 
 impl State {
-    /// A request is about to be carried out: a sequence is used for one record for ever.
-    pub(super) fn watch_sequences(&mut self, key: ApiKey, request: &Request<'_>) {
+    /// A request is about to be carried out: a sequence is used for one record for ever, and batches
+    /// go to whom the client should know to lead.
+    pub(super) fn watch_request(&mut self, request: &Request<'_>, broker: i32, heard: Option<u64>) {
         let Request::Produce(produce) = request else { return };
-        debug_assert_eq!(key, ApiKey::Produce);
         for topic in &produce.topics {
             let name = match topic.topic {
                 TopicRef::Name(name) => name.to_owned(),
@@ -126,6 +155,10 @@ impl State {
                 }
             };
             for data in &topic.partitions {
+                let place = (name.clone(), data.index);
+                let judged =
+                    heard.map_or(Ok(()), |at| self.watch.leaders.judge(&place, broker, at));
+                judged.unwrap_or_else(|text| self.fail(|| text));
                 let Ok((batch, _)) = RecordBatch::split_first(data.records.unwrap_or_default())
                 else {
                     continue;
@@ -186,7 +219,7 @@ mod tests {
     /// A connection on which a request and its response have passed; the response asks for a pause.
     fn paused(settled: bool) -> Frames {
         let mut frames = Frames::default();
-        assert_eq!(frames.on_write(&FRAME, MonoTime::ZERO, Some(5)), Ok(()));
+        assert_eq!(frames.on_write(&FRAME, true, 0, MonoTime::ZERO, Some(5)), Ok(()));
         frames.settled = settled;
         frames.on_pause(1, PAUSE);
         frames.on_read(&FRAME, MonoTime::ZERO);
@@ -196,22 +229,22 @@ mod tests {
     #[test]
     fn a_request_that_was_on_its_way_before_a_pause_may_go_on() {
         let (mut settled, mut held_up) = (paused(true), paused(false));
-        assert!(settled.on_write(&FRAME, MonoTime::ZERO, Some(5)).is_err());
-        assert_eq!(held_up.on_write(&FRAME, MonoTime::ZERO, Some(5)), Ok(()));
+        assert!(settled.on_write(&FRAME, true, 0, MonoTime::ZERO, Some(5)).is_err());
+        assert_eq!(held_up.on_write(&FRAME, true, 0, MonoTime::ZERO, Some(5)), Ok(()));
         let after = MonoTime::ZERO + PAUSE;
-        assert_eq!(settled.on_write(&FRAME, after, Some(5)), Ok(()));
+        assert_eq!(settled.on_write(&FRAME, true, 0, after, Some(5)), Ok(()));
     }
 
     #[test]
     fn requests_in_flight_are_counted_across_cuts() {
         let mut frames = Frames::default();
         for part in FRAME.chunks(3) {
-            assert_eq!(frames.on_write(part, MonoTime::ZERO, Some(1)), Ok(()));
+            assert_eq!(frames.on_write(part, true, 0, MonoTime::ZERO, Some(1)), Ok(()));
         }
-        assert!(frames.on_write(&FRAME[..1], MonoTime::ZERO, Some(1)).is_err());
+        assert!(frames.on_write(&FRAME[..1], true, 0, MonoTime::ZERO, Some(1)).is_err());
         frames.on_read(&FRAME[..7], MonoTime::ZERO);
-        assert!(frames.on_write(&FRAME[1..], MonoTime::ZERO, Some(1)).is_err());
+        assert!(frames.on_write(&FRAME[1..], true, 0, MonoTime::ZERO, Some(1)).is_err());
         frames.on_read(&FRAME[7..], MonoTime::ZERO);
-        assert_eq!(frames.on_write(&[], MonoTime::ZERO, Some(1)), Ok(()));
+        assert_eq!(frames.on_write(&[], true, 0, MonoTime::ZERO, Some(1)), Ok(()));
     }
 }

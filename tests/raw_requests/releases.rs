@@ -145,8 +145,9 @@ fn duplicates(broker: &mut Broker) {
         Release::V1_0 => ErrorCode::DUPLICATE_SEQUENCE_NUMBER,
         _ => OUT_OF_ORDER,
     };
-    assert_eq!(broker.send_code(&batch(2)), older, "{release:?}");
-    assert_eq!(broker.send_code(&batch(1)), older, "{release:?}");
+    for sequence in 1..(8 - remembered) {
+        assert_eq!(broker.send_code(&batch(sequence)), older, "{release:?} {sequence}");
+    }
     assert_eq!(broker.send_code(&batch(0)), OUT_OF_ORDER, "{release:?}, of which 1.0 has no idea");
     assert_eq!(broker.send_code(&batch(9)), OUT_OF_ORDER, "{release:?}");
     assert_eq!(broker.send(&batch(8)).base_offset, base + 8, "{release:?}");

@@ -1,0 +1,154 @@
+//! Who leads a partition, as brokers tell it: whoever has heard of a newer leader goes by that.
+//!
+//! A client that believes metadata which are older than what it knows is told from others by what
+//! it does alone: it writes a request to a broker that it should know to lead no longer.
+
+use std::collections::BTreeMap;
+
+use crate::protocol::{ErrorCode, MetadataResponse, ProduceResponse};
+
+/// The first version of Metadata whose epochs a client goes by (KAFKA-9212).
+const RELIABLE_EPOCHS: i16 = 9;
+
+/// A partition, by its topic's name and its number.
+pub(super) type Place = (String, i32);
+
+/// What a response told, for the moment at which the client has read it.
+pub(super) struct News {
+    topics: Vec<(String, [u8; 16], Vec<(i32, i32)>)>,
+}
+
+/// All that was told, and what the client has heard of it.
+#[derive(Default)]
+pub(super) struct Leaders {
+    /// Leaders by epoch, as some broker told them some time.
+    told: BTreeMap<Place, BTreeMap<i32, Vec<i32>>>,
+    /// The newest epochs that the client knew of, each with the piece of news from which on; -1
+    /// for none.
+    known: BTreeMap<Place, Vec<(u64, i32)>>,
+    /// The topic's id that it heard of last.
+    ids: BTreeMap<String, [u8; 16]>,
+    /// How many pieces of news it has heard.
+    pub(super) heard: u64,
+    /// It began anew with this connection, and older ones tell it nothing.
+    anew_with: usize,
+}
+
+impl Leaders {
+    /// A broker answers a question for metadata. Gives what the client will know then.
+    pub(super) fn tell(&mut self, response: &MetadataResponse, version: i16) -> News {
+        let mut topics = Vec::new();
+        for topic in response.topics.iter().filter(|topic| topic.error_code == ErrorCode::NONE) {
+            let Some(name) = topic.name.as_deref() else { continue };
+            let mut epochs = Vec::new();
+            for it in topic.partitions.iter().filter(|it| it.leader_id >= 0) {
+                self.note((name.to_owned(), it.partition_index), it.leader_epoch, it.leader_id);
+                let epoch = if version < RELIABLE_EPOCHS { -1 } else { it.leader_epoch };
+                epochs.push((it.partition_index, epoch));
+            }
+            topics.push((name.to_owned(), topic.topic_id.0, epochs));
+        }
+        News { topics }
+    }
+
+    /// A broker that refuses a batch names who leads (KIP-951).
+    pub(super) fn tell_in_refusal(&mut self, response: &ProduceResponse, name: &str, at: usize) {
+        for it in &response.topics[at].partitions {
+            if let Some(leader) = &it.current_leader {
+                self.note((name.to_owned(), it.index), leader.leader_epoch, leader.leader_id);
+            }
+        }
+    }
+
+    fn note(&mut self, place: Place, epoch: i32, leader: i32) {
+        self.told.entry(place).or_default().entry(epoch).or_default().push(leader);
+    }
+
+    /// The client has read a response, on a connection of this number.
+    pub(super) fn hear(&mut self, news: News, conn: usize) {
+        if conn < self.anew_with {
+            return;
+        }
+        self.heard += 1;
+        for (name, id, epochs) in news.topics {
+            let before = self.ids.insert(name.clone(), id);
+            // A topic made anew begins its epochs anew.
+            let is_other = before.is_some_and(|before| before != id);
+            for (partition, epoch) in epochs {
+                let known = self.known.entry((name.clone(), partition)).or_default();
+                let newest = known.last().map_or(-1, |(_, epoch)| *epoch);
+                if is_other || epoch < 0 || epoch > newest {
+                    known.push((self.heard, epoch));
+                }
+            }
+        }
+    }
+
+    /// The client asks a bootstrap server, which it does when it has given all others up.
+    pub(super) fn begin_anew(&mut self, conn: usize) {
+        self.heard += 1;
+        self.anew_with = conn;
+        for known in self.known.values_mut() {
+            known.push((self.heard, -1));
+        }
+    }
+
+    /// A request for this partition has come to a broker; the client began to write it when it had
+    /// heard so many pieces of news.
+    pub(super) fn judge(&self, place: &Place, broker: i32, heard: u64) -> Result<(), String> {
+        let known = self.known.get(place).map_or(&[][..], Vec::as_slice);
+        let newest = known.iter().rev().find(|(since, _)| *since <= heard);
+        let Some((_, epoch)) = newest.filter(|(_, epoch)| *epoch >= 0) else { return Ok(()) };
+        let since = self.told.get(place).into_iter().flat_map(|told| told.range(epoch..));
+        if since.flat_map(|(_, leaders)| leaders).any(|leader| *leader == broker) {
+            return Ok(());
+        }
+        let (topic, partition) = place;
+        Err(format!(
+            "{topic}-{partition}: a batch goes to broker {broker}, which does not lead \
+            since epoch {epoch}, of which the client has heard"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        ("t".to_owned(), 0)
+    }
+
+    fn news(epoch: i32) -> News {
+        News { topics: vec![("t".to_owned(), [1; 16], vec![(0, epoch)])] }
+    }
+
+    #[test]
+    fn who_has_heard_of_a_newer_leader_goes_by_that() {
+        let mut leaders = Leaders::default();
+        leaders.note(place(), 3, 1);
+        leaders.note(place(), 4, 2);
+        assert_eq!(leaders.judge(&place(), 1, 0), Ok(()), "it has heard of nobody");
+        leaders.hear(news(3), 5);
+        leaders.hear(news(4), 5);
+        leaders.hear(news(3), 5);
+        assert_eq!(leaders.judge(&place(), 1, 1), Ok(()), "it was written before");
+        assert!(leaders.judge(&place(), 1, 3).is_err());
+        assert_eq!(leaders.judge(&place(), 2, 3), Ok(()));
+        leaders.note(place(), 5, 1);
+        assert_eq!(leaders.judge(&place(), 1, 3), Ok(()), "a refusal may have told it");
+    }
+
+    #[test]
+    fn what_was_heard_before_a_new_beginning_does_not_count() {
+        let mut leaders = Leaders::default();
+        leaders.note(place(), 3, 1);
+        leaders.note(place(), 4, 2);
+        leaders.hear(news(4), 5);
+        leaders.begin_anew(6);
+        leaders.hear(news(4), 5);
+        assert_eq!(leaders.judge(&place(), 1, 2), Ok(()));
+        leaders.hear(news(4), 6);
+        assert!(leaders.judge(&place(), 1, 3).is_err());
+    }
+}
