@@ -169,9 +169,9 @@ fn check_failure(
 ///
 /// Idempotent, that holds for all of them. A broker that has lost what it knew of the producer
 /// takes any sequence, though: a batch may get ahead of one that was refused (KAFKA-14359), which
-/// no producer can prevent. Nor can it where its epochs run out: a new producer id keeps nothing out
-/// that was sent under the old one and given up since. With one request in flight it holds for what was acknowledged, where it
-/// first is in the log: requests that were given up may still arrive, late.
+/// no producer can prevent. Nor can it where its epochs run out: a new producer id keeps nothing
+/// out that was sent under the old one and given up since. With one request in flight it holds for
+/// what was acknowledged, where it first is in the log: what was given up may still arrive, late.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
     let losses = [Kind::ForgetProducers, Kind::Recreate, Kind::Unclean, Kind::FailOver];

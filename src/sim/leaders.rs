@@ -15,8 +15,11 @@ pub(super) type Place = (String, i32);
 
 /// What a response told, for the moment at which the client has read it.
 pub(super) struct News {
-    topics: Vec<(String, [u8; 16], Vec<(i32, i32)>)>,
+    topics: Vec<(String, [u8; 16], Epochs)>,
 }
+
+/// Partitions, each with the epoch of its leader.
+type Epochs = Vec<(i32, i32)>;
 
 /// All that was told, and what the client has heard of it.
 #[derive(Default)]

@@ -142,8 +142,8 @@ impl Frames {
 }
 
 impl State {
-    /// A request is about to be carried out: a sequence is used for one record for ever, and batches
-    /// go to whom the client should know to lead.
+    /// A request is about to be carried out: a sequence is used for one record for ever, and
+    /// batches go to whom the client should know to lead.
     pub(super) fn watch_request(&mut self, request: &Request<'_>, broker: i32, heard: Option<u64>) {
         let Request::Produce(produce) = request else { return };
         for topic in &produce.topics {
