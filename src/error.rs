@@ -78,6 +78,21 @@ pub enum Error {
         /// How long the call waited.
         waited: Duration,
     },
+    /// The record's partition, or the broker that leads it, holds as much of the buffer as it may
+    /// while others use it too: it takes records more slowly than they are sent, or not at all.
+    /// From `try_send` at once, from `send` after `max.block.ms`. Records for others are not held
+    /// up. Slow down there, send elsewhere, or raise the named setting.
+    BufferShareExhausted {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: i32,
+        /// The setting that holds the bound: `buffer.memory.partition.share` or
+        /// `buffer.memory.broker.share`.
+        setting: &'static str,
+        /// How long the call waited.
+        waited: Duration,
+    },
     /// As many callbacks are outstanding as `callback.max.pending` allows. Make callbacks faster,
     /// raise `callback.threads`, or slow down.
     CallbackBacklogFull {
@@ -274,6 +289,7 @@ impl Error {
             | Self::InCallback { .. } => ErrorClass::ApplicationRecoverable,
             Self::MetadataTimeout { .. } | Self::NotReady { .. } => ErrorClass::RefreshRetriable,
             Self::BufferExhausted { .. }
+            | Self::BufferShareExhausted { .. }
             | Self::CallbackBacklogFull { .. }
             | Self::WaitTimeout
             | Self::FlushTimeout { .. } => ErrorClass::Retriable,
@@ -322,6 +338,10 @@ impl fmt::Display for Error {
             Self::UnsupportedVersion { text, .. } => f.write_str(text),
             Self::BufferExhausted { waited } => {
                 write!(f, "no buffer memory came free within {} ms", waited.as_millis())
+            }
+            Self::BufferShareExhausted { topic, partition, setting, waited } => {
+                let waited = waited.as_millis();
+                write!(f, "{topic}-{partition} has used up {setting}, for {waited} ms")
             }
             Self::CallbackBacklogFull { waited } => {
                 write!(f, "callback.max.pending reached for {} ms", waited.as_millis())

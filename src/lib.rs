@@ -61,7 +61,10 @@
 //! Records that wait for delivery hold at most `buffer.memory` bytes. At the bound `send` waits for
 //! memory, first come, first served, and fails with [`Error::BufferExhausted`] after
 //! `max.block.ms`. A batch is charged for what it holds, so that many quiet partitions don't use
-//! the buffer up.
+//! the buffer up. A partition or broker that takes records too slowly, or not at all, holds half of
+//! it at most while others are in use (`buffer.memory.partition.share`,
+//! `buffer.memory.broker.share`): beyond that, only what is meant for it waits, and
+//! [`try_send`](KafkaProducer::try_send) says [`Error::BufferShareExhausted`].
 //!
 //! # Idempotence and order
 //!
@@ -272,6 +275,7 @@ pub mod internal {
     /// Private parts in wrappers, for benches.
     pub mod parts {
         use crate::accumulator::buffer_pool::{Allocation, BufferPool};
+        use crate::accumulator::shares::ShareLimits;
         use crate::completion::*;
         use crate::sync::Arc;
 
@@ -280,12 +284,12 @@ pub mod internal {
 
         impl Pool {
             pub fn new(total: usize, poolable: usize) -> Self {
-                Self(BufferPool::new(total, poolable))
+                Self(BufferPool::new(total, poolable, ShareLimits::none(total)))
             }
 
             /// Memory, if there is some without a wait.
             pub fn take(&self, size: usize) -> Option<Vec<u8>> {
-                match self.0.begin(size).ok()? {
+                match self.0.begin_uncharged(size).ok()? {
                     Allocation::Granted(memory) => Some(memory),
                     Allocation::Queued(place) => {
                         self.0.cancel(place);
@@ -295,7 +299,7 @@ pub mod internal {
             }
 
             pub fn give_back(&self, memory: Vec<u8>) {
-                self.0.release(memory);
+                self.0.release_uncharged([memory]);
             }
         }
 

@@ -3,14 +3,20 @@
 //! Users' threads take memory before they take a partition's lock; the sender gives it back when
 //! the network no longer needs it. What is charged is what a batch holds, so that ten thousand
 //! sparse partitions don't exhaust the pool. Buffers of `batch.size` are kept for reuse.
+//!
+//! A thread whose partition or broker has used its share up (`shares`) is passed over until some of
+//! that comes back: it waits for nobody else's memory, and nobody waits for it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::inbox::PartitionId;
+use super::shares::{ShareLimits, Shares, UsedUp};
 use crate::planted::{Defect, is_planted};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::{Clock, MonoTime};
+use crate::types::NodeId;
 
 /// Why no memory was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +36,7 @@ pub(crate) struct BufferPool {
     /// The size of the buffers that are kept for reuse: `batch.size`.
     poolable: usize,
     state: Mutex<State>,
-    /// Threads in the queue, for the sender to see without the lock.
+    /// Threads in the queue that any memory would help, for the sender to see without the lock.
     waiting: AtomicUsize,
 }
 
@@ -45,12 +51,17 @@ struct State {
     gathered: usize,
     /// Buffers of `poolable` bytes, counted as gathered, for waiters that were granted as many.
     reserved: Vec<Vec<u8>>,
+    shares: Shares,
     closed: bool,
 }
 
 /// A thread's place in the queue. Fields but the condition variable change under the pool's lock.
 struct Waiter {
+    /// For whom; none only in tests and benches.
+    id: Option<PartitionId>,
     needed: usize,
+    /// It is this waiter's turn: what it needs is charged to its partition.
+    charged: AtomicBool,
     /// Bytes that this waiter has so far; all of `needed` once it is granted.
     gathered: AtomicUsize,
     granted: AtomicBool,
@@ -58,7 +69,14 @@ struct Waiter {
 }
 
 /// A place in the queue, given up by [`BufferPool::cancel`] or turned into memory.
-pub(crate) struct Place(Arc<Waiter>);
+pub(crate) struct Place(Arc<Waiter>, Option<UsedUp>);
+
+impl Place {
+    /// The share for whose memory this place waits; none if it waits for any memory.
+    pub(crate) fn used_up(&self) -> Option<UsedUp> {
+        self.1
+    }
+}
 
 /// What asking for memory comes to at once.
 pub(crate) enum Allocation {
@@ -67,26 +85,28 @@ pub(crate) enum Allocation {
 }
 
 impl BufferPool {
-    pub(crate) fn new(total: usize, poolable: usize) -> Self {
+    pub(crate) fn new(total: usize, poolable: usize, shares: ShareLimits) -> Self {
         let state = State {
             unallocated: total,
             free: Vec::new(),
             waiters: VecDeque::new(),
             gathered: 0,
             reserved: Vec::new(),
+            shares: Shares::new(shares),
             closed: false,
         };
         Self { total, poolable, state: Mutex::new(state), waiting: AtomicUsize::new(0) }
     }
 
-    /// Whether a thread waits for memory: lingering batches are then worth sending.
+    /// Whether a thread waits for memory, no matter whose: lingering batches are then worth
+    /// sending.
     pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// How many threads wait for memory.
+    /// How many threads wait for memory, those that wait for their own share included.
     pub(crate) fn waiting_threads(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+        self.state.lock().waiters.len()
     }
 
     /// `buffer.memory`, in bytes.
@@ -100,8 +120,23 @@ impl BufferPool {
         state.unallocated + state.free.len() * self.poolable
     }
 
-    /// Memory at once, or a place in the queue. A newcomer never overtakes a waiter.
-    pub(crate) fn begin(&self, size: usize) -> Result<Allocation, PoolError> {
+    /// Memory for a partition at once, or a place in the queue. A newcomer never overtakes a waiter
+    /// whose share allows it to have some.
+    pub(crate) fn begin(
+        &self,
+        id: PartitionId,
+        size: usize,
+        now: MonoTime,
+    ) -> Result<Allocation, PoolError> {
+        self.begin_for(Some(id), size, now)
+    }
+
+    fn begin_for(
+        &self,
+        id: Option<PartitionId>,
+        size: usize,
+        now: MonoTime,
+    ) -> Result<Allocation, PoolError> {
         if size > self.total {
             return Err(PoolError::TooLarge);
         }
@@ -109,31 +144,61 @@ impl BufferPool {
         if state.closed {
             return Err(PoolError::Closed);
         }
-        if state.waiters.is_empty() {
+        if let Some(id) = id {
+            state.shares.ask(id, now);
+        }
+        // Whoever is still in the queue then has what there was, or waits for a share.
+        let mut garbage = self.serve(&mut state);
+        let used_up = id.and_then(|id| state.shares.used_up(id));
+        if used_up.is_none() {
             if let Some(memory) = self.take(&mut state, size) {
+                state.charge(id, size);
                 drop(state);
                 return Ok(Allocation::Granted(memory.into_buffer(size)));
             }
         }
         let waiter = Arc::new(Waiter {
+            id,
             needed: size,
+            charged: AtomicBool::new(false),
             gathered: AtomicUsize::new(0),
             granted: AtomicBool::new(false),
             turn: Condvar::new(),
         });
         state.waiters.push_back(Arc::clone(&waiter));
-        self.waiting.store(state.waiters.len(), Ordering::Release);
+        garbage.extend(self.serve(&mut state));
+        self.invariants(&state);
+        drop(state);
+        drop(garbage);
+        Ok(Allocation::Queued(Place(waiter, used_up)))
+    }
+
+    /// As [`begin`](Self::begin), charged to nobody.
+    #[cfg(any(test, feature = "__internal"))]
+    pub(crate) fn begin_uncharged(&self, size: usize) -> Result<Allocation, PoolError> {
+        self.begin_for(None, size, MonoTime::ZERO)
+    }
+
+    /// The partition has another leader.
+    pub(crate) fn set_leader(&self, id: PartitionId, leader: Option<NodeId>) {
+        let mut state = self.state.lock();
+        state.shares.set_leader(id, leader);
         let garbage = self.serve(&mut state);
         self.invariants(&state);
         drop(state);
         drop(garbage);
-        Ok(Allocation::Queued(Place(waiter)))
+    }
+
+    /// What all partitions hold.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.state.lock().shares.held()
     }
 
     /// Memory only if no thread has to wait for it.
     #[cfg(test)]
     pub(crate) fn try_allocate(&self, size: usize) -> Result<Vec<u8>, PoolError> {
-        match self.begin(size)? {
+        match self.begin_uncharged(size)? {
             Allocation::Granted(memory) => Ok(memory),
             Allocation::Queued(place) => self.poll(&place).unwrap_or_else(|| {
                 self.cancel(place);
@@ -185,7 +250,9 @@ impl BufferPool {
     pub(crate) fn cancel(&self, place: Place) {
         let mut state = self.state.lock();
         state.waiters.retain(|w| !Arc::ptr_eq(w, &place.0));
-        self.waiting.store(state.waiters.len(), Ordering::Release);
+        if place.0.charged.load(Ordering::Acquire) {
+            state.refund(place.0.id, place.0.needed);
+        }
         let granted = place.0.granted.swap(false, Ordering::AcqRel);
         let gathered = place.0.gathered.swap(0, Ordering::AcqRel);
         state.gathered -= gathered;
@@ -202,18 +269,28 @@ impl BufferPool {
         drop(garbage);
     }
 
-    /// Takes a buffer back, to be reused or freed.
-    pub(crate) fn release(&self, buffer: Vec<u8>) {
-        self.release_all(std::iter::once(buffer));
+    /// Takes a partition's buffer back, to be reused or freed.
+    pub(crate) fn release(&self, id: PartitionId, buffer: Vec<u8>) {
+        self.take_back(std::iter::once((Some(id), buffer)));
     }
 
     /// Takes buffers back under one lock.
-    pub(crate) fn release_all(&self, buffers: impl IntoIterator<Item = Vec<u8>>) {
-        let mut buffers = buffers.into_iter();
+    pub(crate) fn release_all(&self, buffers: impl IntoIterator<Item = (PartitionId, Vec<u8>)>) {
+        self.take_back(buffers.into_iter().map(|(id, buffer)| (Some(id), buffer)));
+    }
+
+    /// As [`release_all`](Self::release_all), of what was charged to nobody.
+    #[cfg(any(test, feature = "__internal"))]
+    pub(crate) fn release_uncharged(&self, buffers: impl IntoIterator<Item = Vec<u8>>) {
+        self.take_back(buffers.into_iter().map(|buffer| (None, buffer)));
+    }
+
+    fn take_back(&self, mut buffers: impl Iterator<Item = (Option<PartitionId>, Vec<u8>)>) {
         let Some(first) = buffers.next() else { return };
         let mut state = self.state.lock();
         let mut garbage = Vec::new();
-        for mut buffer in std::iter::once(first).chain(buffers) {
+        for (id, mut buffer) in std::iter::once(first).chain(buffers) {
+            state.refund(id, buffer.capacity());
             if buffer.capacity() == self.poolable && !state.closed {
                 buffer.clear();
                 state.free.push(buffer);
@@ -247,6 +324,9 @@ impl BufferPool {
             let gathered = waiter.gathered.swap(0, Ordering::AcqRel);
             state.gathered -= gathered;
             state.unallocated += gathered;
+            if waiter.charged.swap(false, Ordering::AcqRel) {
+                state.refund(waiter.id, waiter.needed);
+            }
             waiter.turn.notify_one();
         }
         self.waiting.store(0, Ordering::Release);
@@ -277,34 +357,55 @@ impl BufferPool {
         state.free.split_off(state.free.len() - count)
     }
 
-    /// Gives what there is to the longest-waiting threads. What comes back is to be dropped when
-    /// the lock is gone.
+    /// Gives what there is to the longest-waiting threads whose shares allow it. What comes back is
+    /// to be dropped when the lock is gone.
     fn serve(&self, state: &mut State) -> Vec<Vec<u8>> {
         let mut garbage = Vec::new();
-        while let Some(waiter) = state.waiters.front().map(Arc::clone) {
-            let has = waiter.gathered.load(Ordering::Acquire);
-            let gets = if has == 0 && waiter.needed == self.poolable && !state.free.is_empty() {
-                // As it is, without the allocator.
-                state.reserved.extend(state.free.pop());
-                self.poolable
-            } else {
-                let missing = waiter.needed - has;
-                garbage.append(&mut self.dissolve(state, missing));
-                let gets = missing.min(state.unallocated);
-                state.unallocated -= gets;
-                gets
-            };
-            waiter.gathered.store(has + gets, Ordering::Release);
-            state.gathered += gets;
-            if has + gets < waiter.needed {
-                break;
+        // The threads passed that any memory would help; the first of them has gathered all.
+        let mut short = 0;
+        let mut place = 0;
+        while let Some(waiter) = state.waiters.get(place).map(Arc::clone) {
+            let is_charged = waiter.charged.load(Ordering::Acquire);
+            if !is_charged && waiter.id.is_some_and(|id| state.shares.used_up(id).is_some()) {
+                place += 1;
+                continue;
             }
-            waiter.granted.store(true, Ordering::Release);
-            waiter.turn.notify_one();
-            state.waiters.pop_front();
-            self.waiting.store(state.waiters.len(), Ordering::Release);
+            if short == 0 && self.serve_one(state, &waiter, &mut garbage) {
+                state.waiters.remove(place);
+                continue;
+            }
+            short += 1;
+            place += 1;
         }
+        self.waiting.store(short, Ordering::Release);
         garbage
+    }
+
+    /// Gives a thread what there is; whether that is all that it needs.
+    fn serve_one(&self, state: &mut State, waiter: &Waiter, garbage: &mut Vec<Vec<u8>>) -> bool {
+        if !waiter.charged.swap(true, Ordering::AcqRel) {
+            state.charge(waiter.id, waiter.needed);
+        }
+        let has = waiter.gathered.load(Ordering::Acquire);
+        let gets = if has == 0 && waiter.needed == self.poolable && !state.free.is_empty() {
+            // As it is, without the allocator.
+            state.reserved.extend(state.free.pop());
+            self.poolable
+        } else {
+            let missing = waiter.needed - has;
+            garbage.append(&mut self.dissolve(state, missing));
+            let gets = missing.min(state.unallocated);
+            state.unallocated -= gets;
+            gets
+        };
+        waiter.gathered.store(has + gets, Ordering::Release);
+        state.gathered += gets;
+        if has + gets < waiter.needed {
+            return false;
+        }
+        waiter.granted.store(true, Ordering::Release);
+        waiter.turn.notify_one();
+        true
     }
 
     fn invariants(&self, state: &State) {
@@ -317,7 +418,22 @@ impl BufferPool {
             "reserved for nobody"
         );
         debug_assert!(!state.closed || state.waiters.is_empty(), "a waiter after close");
-        debug_assert_eq!(self.waiting.load(Ordering::Relaxed), state.waiters.len());
+        debug_assert!(self.waiting.load(Ordering::Relaxed) <= state.waiters.len());
+        state.shares.invariants();
+    }
+}
+
+impl State {
+    fn charge(&mut self, id: Option<PartitionId>, size: usize) {
+        if let Some(id) = id {
+            self.shares.charge(id, size);
+        }
+    }
+
+    fn refund(&mut self, id: Option<PartitionId>, size: usize) {
+        if let Some(id) = id {
+            self.shares.refund(id, size);
+        }
     }
 }
 
@@ -344,15 +460,19 @@ mod loom_models;
 mod tests {
     use super::*;
 
+    fn pool(total: usize, poolable: usize) -> BufferPool {
+        BufferPool::new(total, poolable, ShareLimits::none(total))
+    }
+
     fn granted(pool: &BufferPool, size: usize) -> Vec<u8> {
-        match pool.begin(size).unwrap() {
+        match pool.begin_uncharged(size).unwrap() {
             Allocation::Granted(buffer) => buffer,
             Allocation::Queued(_) => panic!("queued"),
         }
     }
 
     fn queued(pool: &BufferPool, size: usize) -> Place {
-        match pool.begin(size).unwrap() {
+        match pool.begin_uncharged(size).unwrap() {
             Allocation::Granted(_) => panic!("granted"),
             Allocation::Queued(place) => place,
         }
@@ -379,18 +499,18 @@ mod tests {
     /// BP-01, BP-02, BP-03, BP-04.
     #[test]
     fn buffers_of_batch_size_are_reused_and_others_freed() {
-        let pool = BufferPool::new(64, 16);
+        let pool = pool(64, 16);
         let mut buffer = granted(&pool, 16);
         assert_eq!((buffer.capacity(), pool.available()), (16, 48));
         buffer.extend_from_slice(b"used");
         let address = buffer.as_ptr();
-        pool.release(buffer);
+        pool.release_uncharged([buffer]);
         assert_eq!(pool.available(), 64);
         let again = granted(&pool, 16);
         assert_eq!((again.as_ptr(), again.len()), (address, 0));
         let odd = granted(&pool, 10);
         assert_eq!(pool.available(), 38);
-        pool.release_all([odd, again]);
+        pool.release_uncharged([odd, again]);
         assert_eq!(pool.available(), 64);
         assert_eq!(pool.state.lock().unallocated, 48);
         pool.trim();
@@ -399,9 +519,9 @@ mod tests {
 
     #[test]
     fn the_free_list_is_dissolved_for_a_larger_buffer() {
-        let pool = BufferPool::new(64, 16);
+        let pool = pool(64, 16);
         let four: Vec<_> = (0..4).map(|_| granted(&pool, 16)).collect();
-        pool.release_all(four);
+        pool.release_uncharged(four);
         assert_eq!(granted(&pool, 40).capacity(), 40);
         assert_eq!(pool.available(), 24);
     }
@@ -409,22 +529,22 @@ mod tests {
     /// BP-05.
     #[test]
     fn more_than_the_pool_is_refused_at_once_and_all_of_it_is_granted() {
-        let pool = BufferPool::new(64, 16);
-        assert!(matches!(pool.begin(65), Err(PoolError::TooLarge)));
+        let pool = pool(64, 16);
+        assert!(matches!(pool.begin_uncharged(65), Err(PoolError::TooLarge)));
         assert_eq!(granted(&pool, 64).capacity(), 64);
     }
 
     /// BP-17.
     #[test]
     fn memory_goes_to_the_longest_waiting_first_and_piecemeal() {
-        let pool = BufferPool::new(64, 16);
+        let pool = pool(64, 16);
         let (a, b) = (granted(&pool, 16), granted(&pool, 48));
         let large = queued(&pool, 40);
         let small = queued(&pool, 8);
-        pool.release(a);
+        pool.release_uncharged([a]);
         assert!(pool.poll(&large).is_none());
         assert!(pool.poll(&small).is_none(), "a newcomer overtook");
-        pool.release(b);
+        pool.release_uncharged([b]);
         assert_eq!(pool.poll(&large).unwrap().unwrap().capacity(), 40);
         assert_eq!(pool.poll(&small).unwrap().unwrap().capacity(), 8);
         assert!(!pool.has_waiters());
@@ -433,24 +553,24 @@ mod tests {
     /// BP-09.
     #[test]
     fn a_waiter_that_gives_up_leaves_the_queue_and_returns_what_it_gathered() {
-        let pool = BufferPool::new(64, 16);
+        let pool = pool(64, 16);
         let (a, b) = (granted(&pool, 16), granted(&pool, 48));
         let large = queued(&pool, 40);
         let small = queued(&pool, 16);
-        pool.release(a);
+        pool.release_uncharged([a]);
         pool.cancel(large);
         assert_eq!(pool.poll(&small).unwrap().unwrap().capacity(), 16);
-        pool.release(b);
+        pool.release_uncharged([b]);
         assert_eq!(pool.available(), 48);
     }
 
     #[test]
     fn a_grant_that_comes_as_the_waiter_gives_up_is_not_lost() {
         for size in [40, 16] {
-            let pool = BufferPool::new(64, 16);
+            let pool = pool(64, 16);
             let all: Vec<_> = (0..4).map(|_| granted(&pool, 16)).collect();
             let place = queued(&pool, size);
-            pool.release_all(all);
+            pool.release_uncharged(all);
             pool.cancel(place);
             assert_eq!(pool.available(), 64);
         }
@@ -458,22 +578,22 @@ mod tests {
 
     #[test]
     fn a_waiter_for_a_whole_buffer_gets_the_one_that_comes_back() {
-        let pool = BufferPool::new(32, 16);
+        let pool = pool(32, 16);
         let (a, b) = (granted(&pool, 16), granted(&pool, 16));
         let places = [queued(&pool, 16), queued(&pool, 8)];
         let address = b.as_ptr();
-        pool.release_all([a, b]);
+        pool.release_uncharged([a, b]);
         let [whole, half] = places.map(|place| pool.poll(&place).unwrap().unwrap());
         assert_eq!((whole.as_ptr(), whole.len(), whole.capacity()), (address, 0, 16));
         assert_eq!((half.capacity(), pool.available()), (8, 8));
-        pool.release_all([whole, half]);
+        pool.release_uncharged([whole, half]);
         assert_eq!(pool.available(), 32);
     }
 
     /// BP-08, BP-09.
     #[test]
     fn a_wait_ends_at_its_deadline_and_not_before() {
-        let pool = BufferPool::new(64, 16);
+        let pool = pool(64, 16);
         let _most = granted(&pool, 60);
         let clock = Clock::system();
         let begun = clock.now();
@@ -491,12 +611,12 @@ mod tests {
     /// BP-06.
     #[test]
     fn a_wait_for_all_of_the_pool_ends_as_the_last_byte_comes_back() {
-        let pool = Arc::new(BufferPool::new(64, 16));
+        let pool = Arc::new(pool(64, 16));
         let (most, last) = (granted(&pool, 63), granted(&pool, 1));
         let waiter = waiting(&pool, 64);
-        pool.release(most);
+        pool.release_uncharged([most]);
         assert!(pool.has_waiters());
-        pool.release(last);
+        pool.release_uncharged([last]);
         assert_eq!(waiter.join().unwrap().unwrap().capacity(), 64);
         assert_eq!(pool.available(), 0);
     }
@@ -507,20 +627,20 @@ mod tests {
     fn a_pool_may_be_larger_than_32_bits_can_count() {
         const TWO: usize = 2_000_000_000;
         // What is not touched takes no memory.
-        let pool = BufferPool::new(10 * TWO, TWO);
+        let pool = pool(10 * TWO, TWO);
         let (a, b, c) = (granted(&pool, TWO), granted(&pool, TWO), granted(&pool, TWO + 1));
         assert_eq!(pool.available(), 7 * TWO - 1);
-        pool.release_all([a, b]);
+        pool.release_uncharged([a, b]);
         assert_eq!(pool.available(), 9 * TWO - 1);
         assert_eq!(pool.state.lock().unallocated, 7 * TWO - 1);
-        pool.release(c);
+        pool.release_uncharged([c]);
         assert_eq!(pool.available(), 10 * TWO);
     }
 
     /// BP-15, BP-16.
     #[test]
     fn close_wakes_waiters_and_refuses_newcomers_but_takes_memory_back() {
-        let pool = Arc::new(BufferPool::new(64, 16));
+        let pool = Arc::new(pool(64, 16));
         let all = granted(&pool, 60);
         let waiters = [8, 16, 60].map(|size| waiting(&pool, size));
         pool.close();
@@ -528,15 +648,15 @@ mod tests {
             assert_eq!(waiter.join().unwrap(), Err(PoolError::Closed));
         }
         assert!(!pool.has_waiters());
-        assert!(matches!(pool.begin(1), Err(PoolError::Closed)));
-        pool.release(all);
+        assert!(matches!(pool.begin_uncharged(1), Err(PoolError::Closed)));
+        pool.release_uncharged([all]);
         assert_eq!(pool.available(), 64);
     }
 
     /// BP-13.
     #[test]
     fn memory_is_whole_again_after_ten_threads_mixed_sizes() {
-        let pool = Arc::new(BufferPool::new(1000, 100));
+        let pool = Arc::new(pool(1000, 100));
         let clock = Clock::system();
         let deadline = clock.now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
@@ -545,12 +665,12 @@ mod tests {
                 scope.spawn(move || {
                     for i in 0..2000 {
                         let size = if i % 2 == 0 { 100 } else { 1 + (t * 131 + i * 17) % 400 };
-                        let buffer = match pool.begin(size).unwrap() {
+                        let buffer = match pool.begin_uncharged(size).unwrap() {
                             Allocation::Granted(buffer) => buffer,
                             Allocation::Queued(place) => pool.wait(place, clock, deadline).unwrap(),
                         };
                         assert_eq!(buffer.capacity(), size);
-                        pool.release(buffer);
+                        pool.release_uncharged([buffer]);
                     }
                 });
             }

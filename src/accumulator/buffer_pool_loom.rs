@@ -7,8 +7,8 @@ use crate::time::ManualClock;
 
 /// A pool of two buffers of one byte, both handed out.
 fn emptied() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
-    let pool = BufferPool::new(2, 1);
-    let buffers = [(); 2].map(|()| match pool.begin(1) {
+    let pool = BufferPool::new(2, 1, ShareLimits::none(2));
+    let buffers = [(); 2].map(|()| match pool.begin_uncharged(1) {
         Ok(Allocation::Granted(buffer)) => buffer,
         _ => panic!("there is memory"),
     });
@@ -16,7 +16,7 @@ fn emptied() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
 }
 
 fn queued(pool: &BufferPool, size: usize) -> Place {
-    match pool.begin(size) {
+    match pool.begin_uncharged(size) {
         Ok(Allocation::Queued(place)) => place,
         _ => panic!("there is no memory"),
     }
@@ -46,7 +46,7 @@ fn the_longest_waiting_is_served_first_however_memory_comes_back() {
                 let buffer = pool.wait(large, &still(), MonoTime::MAX).unwrap();
                 assert_eq!(buffer.capacity(), 2);
                 served.store(true, Ordering::SeqCst);
-                pool.release(buffer);
+                pool.release_uncharged([buffer]);
             }
         });
         let second = spawn({
@@ -54,11 +54,11 @@ fn the_longest_waiting_is_served_first_however_memory_comes_back() {
             move || {
                 let buffer = pool.wait(small, &still(), MonoTime::MAX).unwrap();
                 assert!(large_was_served.load(Ordering::SeqCst), "overtaken");
-                pool.release(buffer);
+                pool.release_uncharged([buffer]);
             }
         });
-        pool.release(a);
-        pool.release(b);
+        pool.release_uncharged([a]);
+        pool.release_uncharged([b]);
         join(first);
         join(second);
         assert_whole(&pool);
@@ -76,7 +76,7 @@ fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
         let impatient = spawn({
             let (pool, clock) = (Arc::clone(&pool), Clock::Manual(Arc::clone(&manual)));
             move || match pool.wait(first, &clock, deadline) {
-                Ok(buffer) => pool.release(buffer),
+                Ok(buffer) => pool.release_uncharged([buffer]),
                 Err(error) => assert_eq!(error, PoolError::Exhausted),
             }
         });
@@ -84,7 +84,7 @@ fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
             let pool = Arc::clone(&pool);
             move || {
                 let buffer = pool.wait(second, &still(), MonoTime::MAX).unwrap();
-                pool.release(buffer);
+                pool.release_uncharged([buffer]);
             }
         });
         let time = spawn({
@@ -95,10 +95,10 @@ fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
                 waiter.turn.notify_one();
             }
         });
-        pool.release(a);
+        pool.release_uncharged([a]);
         join(time);
         // The second one may need what the first one keeps until its time is over.
-        pool.release(b);
+        pool.release_uncharged([b]);
         join(impatient);
         join(patient);
         assert_whole(&pool);
@@ -113,7 +113,7 @@ fn close_ends_every_wait_and_loses_no_memory() {
         let waiters = places.map(|place| {
             let pool = Arc::clone(&pool);
             spawn(move || match pool.wait(place, &still(), MonoTime::MAX) {
-                Ok(buffer) => pool.release(buffer),
+                Ok(buffer) => pool.release_uncharged([buffer]),
                 Err(error) => assert_eq!(error, PoolError::Closed),
             })
         });
@@ -121,10 +121,10 @@ fn close_ends_every_wait_and_loses_no_memory() {
             let pool = Arc::clone(&pool);
             move || pool.close()
         });
-        pool.release_all([a, b]);
+        pool.release_uncharged([a, b]);
         join(closer);
         waiters.into_iter().for_each(join);
-        assert!(matches!(pool.begin(1), Err(PoolError::Closed)));
+        assert!(matches!(pool.begin_uncharged(1), Err(PoolError::Closed)));
         assert_whole(&pool);
     });
 }
@@ -138,15 +138,17 @@ fn a_call_that_never_waits_takes_nothing_from_one_that_does() {
             let pool = Arc::clone(&pool);
             move || {
                 let buffer = pool.wait(place, &still(), MonoTime::MAX).unwrap();
-                pool.release(buffer);
+                pool.release_uncharged([buffer]);
             }
         });
         let hasty = spawn({
             let pool = Arc::clone(&pool);
-            move || pool.try_allocate(1).into_iter().for_each(|buffer| pool.release(buffer))
+            move || {
+                pool.try_allocate(1).into_iter().for_each(|buffer| pool.release_uncharged([buffer]))
+            }
         });
-        pool.release(a);
-        pool.release(b);
+        pool.release_uncharged([a]);
+        pool.release_uncharged([b]);
         join(hasty);
         join(waiter);
         assert_whole(&pool);

@@ -29,6 +29,9 @@ pub(crate) enum Event {
     MetadataWanted,
     /// A thread waits for memory: lingering batches are worth sending now.
     MemoryWanted,
+    /// A thread waits for memory that the broker of this partition holds too much of: lingering
+    /// batches for it are worth sending now.
+    ShareWanted(PartitionId),
     /// A topic's sticky partition has moved: the next choice wants to know how loaded partitions
     /// are. No reason to wake up.
     LoadWanted(Arc<str>),
@@ -87,6 +90,12 @@ impl Inbox {
         {
             // Told already, and not yet heard.
             return;
+        }
+        if let Event::ShareWanted(id) = event {
+            let told = |event: &Event| matches!(event, Event::ShareWanted(other) if *other == id);
+            if state.events.iter().any(told) {
+                return;
+            }
         }
         state.events.push(event);
         let ring =

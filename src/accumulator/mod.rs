@@ -5,7 +5,7 @@
 //! - `queue`: one partition's batches behind its lock
 //! - `batch`: a batch on its way
 //! - `phases`: where its time went
-//! - `buffer_pool`: the memory of batches
+//! - `buffer_pool`: the memory of batches, `shares`: who may have how much of it
 //! - `inbox`: what users' threads tell the sender
 //!
 //! An append takes the partition's lock and nothing else. Memory is taken before, the sender is
@@ -19,6 +19,7 @@ pub(crate) mod load;
 mod loom_models;
 pub(crate) mod phases;
 pub(crate) mod queue;
+pub(crate) mod shares;
 pub(crate) mod sticky;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -29,7 +30,8 @@ use std::time::Duration;
 
 use self::buffer_pool::{Allocation, BufferPool, PoolError};
 use self::inbox::{Event, Inbox};
-use self::queue::{Append, Appended, Limits};
+use self::queue::{Append, Appended, Limits, PartitionQueue};
+use self::shares::{ShareLimits, UsedUp};
 use self::topic_map::{Placing, Topic, TopicMap};
 use crate::completion::{Callback, Delivery, in_inline_callback};
 use crate::error::Error;
@@ -82,17 +84,18 @@ pub(crate) struct AccumulatorConfig {
     pub(crate) linger: Duration,
     /// `buffer.memory`, in bytes.
     pub(crate) memory: usize,
+    pub(crate) shares: ShareLimits,
     pub(crate) placing: Placing,
 }
 
 impl RecordAccumulator {
     pub(crate) fn new(config: AccumulatorConfig, inbox: Arc<Inbox>, clock: Clock) -> Self {
-        let AccumulatorConfig { batch_size, linger, memory, placing } = config;
+        let AccumulatorConfig { batch_size, linger, memory, shares, placing } = config;
         // A batch can't have more memory than there is.
         let limits = Limits { batch_size: batch_size.clamp(1, memory.max(1)), linger };
         Self {
             topics: TopicMap::new(Arc::clone(&inbox), limits, placing),
-            pool: BufferPool::new(memory, limits.batch_size),
+            pool: BufferPool::new(memory, limits.batch_size, shares),
             inbox,
             clock,
             sensors: Arc::default(),
@@ -111,27 +114,33 @@ impl RecordAccumulator {
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         self.inbox.process.check()?;
-        topic.touch(self.clock.now());
+        let now = self.clock.now();
+        topic.touch(now);
+        let mut moves = if append.sticky { topic.moves_left() } else { 0 };
         let mut memory = None;
         let result = loop {
-            match topic.queue(partition).append(append, callback, &mut memory, &self.clock) {
+            let queue = topic.queue(partition);
+            match queue.append(append, callback, &mut memory, &self.clock) {
                 Appended::Done(delivery) => break Ok(delivery),
                 Appended::Closed => break Err(Error::Closed),
-                Appended::NextPartition => partition = topic.move_sticky(partition),
+                Appended::NextPartition => {
+                    self.give_back(queue, &mut memory);
+                    partition = topic.move_sticky(partition);
+                }
                 Appended::NeedsMemory(size) => {
-                    if let Some(unfit) = memory.take() {
-                        self.pool.release(unfit);
-                    }
-                    match self.allocate(size, patience) {
-                        Ok(buffer) => memory = Some(buffer),
+                    self.give_back(queue, &mut memory);
+                    match self.allocate(queue, size, now, moves > 0, patience) {
+                        Ok(Some(buffer)) => memory = Some(buffer),
+                        Ok(None) => {
+                            moves -= 1;
+                            partition = topic.pass_sticky(partition);
+                        }
                         Err(error) => break Err(error),
                     }
                 }
             }
         };
-        if let Some(unused) = memory {
-            self.pool.release(unused);
-        }
+        self.give_back(topic.queue(partition), &mut memory);
         result
     }
 
@@ -153,14 +162,35 @@ impl RecordAccumulator {
         topics
     }
 
-    /// Memory for a batch; while a thread waits for it, lingering batches are worth sending.
-    fn allocate(&self, size: usize, patience: &mut Patience) -> Result<Vec<u8>, Error> {
+    /// Memory that the partition has no use for.
+    fn give_back(&self, queue: &PartitionQueue, memory: &mut Option<Vec<u8>>) {
+        if let Some(unused) = memory.take() {
+            self.pool.release(queue.id, unused);
+        }
+    }
+
+    /// Memory for a batch; while a thread waits for it, lingering batches are worth sending. None
+    /// if the share is used up and the record may go to another partition.
+    fn allocate(
+        &self,
+        queue: &PartitionQueue,
+        size: usize,
+        now: MonoTime,
+        may_go_elsewhere: bool,
+        patience: &mut Patience,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let mut waited = Duration::ZERO;
         let mut asked = None;
-        let outcome = match self.pool.begin(size) {
+        let mut used_up = None;
+        let outcome = match self.pool.begin(queue.id, size, now) {
             Ok(Allocation::Granted(memory)) => Ok(memory),
             Ok(Allocation::Queued(place)) => {
-                self.inbox.push(Event::MemoryWanted);
+                used_up = place.used_up();
+                self.tell_of_shortage(queue, used_up);
+                if used_up.is_some() && may_go_elsewhere {
+                    self.pool.cancel(place);
+                    return Ok(None);
+                }
                 match patience.begin(&self.clock) {
                     Some(_) if in_inline_callback() => {
                         // On the sender's thread, which alone brings memory back.
@@ -187,12 +217,29 @@ impl RecordAccumulator {
             let waited = asked.map_or(Duration::ZERO, |asked| now.since(asked));
             self.sensors.with(|s| s.on_buffer_wait(waited, exhausted, now));
         }
-        outcome.map_err(|error| match error {
-            PoolError::Closed => Error::Closed,
-            PoolError::Exhausted => Error::BufferExhausted { waited },
-            PoolError::TooLarge => {
+        outcome.map(Some).map_err(|error| match (error, used_up) {
+            (PoolError::Closed, _) => Error::Closed,
+            (PoolError::Exhausted, None) => Error::BufferExhausted { waited },
+            (PoolError::Exhausted, Some(share)) => Error::BufferShareExhausted {
+                topic: Arc::clone(&queue.topic),
+                partition: queue.partition,
+                setting: share.setting(),
+                waited,
+            },
+            (PoolError::TooLarge, _) => {
                 Error::RecordTooLarge { size, limit: self.pool.total(), setting: "buffer.memory" }
             }
         })
+    }
+
+    /// Memory is short: what fills is worth sending now, where that brings some back.
+    fn tell_of_shortage(&self, queue: &PartitionQueue, used_up: Option<UsedUp>) {
+        match used_up {
+            Some(_) => queue.send_now(),
+            None => self.inbox.push(Event::MemoryWanted),
+        }
+        if used_up == Some(UsedUp::Broker) {
+            self.inbox.push(Event::ShareWanted(queue.id));
+        }
     }
 }

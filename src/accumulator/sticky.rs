@@ -50,7 +50,16 @@ impl Sticky {
     pub(crate) fn advance(&self, previous: i32, count: u32, available: &[i32]) -> i32 {
         let load = self.load.read().clone();
         let choices = Choices { count, available, load: load.as_deref() };
-        let next = choices.choose(previous, self.next_point());
+        self.replace(previous, choices.choose(previous, self.next_point()))
+    }
+
+    /// As [`advance`](Self::advance), to the next one by number: each has its turn.
+    pub(crate) fn step(&self, previous: i32, available: &[i32]) -> i32 {
+        let larger = available.iter().find(|partition| **partition > previous);
+        self.replace(previous, *larger.or(available.first()).unwrap_or(&previous))
+    }
+
+    fn replace(&self, previous: i32, next: i32) -> i32 {
         let order = Ordering::Relaxed;
         let swapped = self.partition.compare_exchange(previous, next, order, order);
         swapped.map_or_else(|current| current, |_| next)

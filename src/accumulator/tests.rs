@@ -1,5 +1,7 @@
 //! Where records without a key gather, by way of the accumulator and without a sender.
 
+use super::buffer_pool::Place;
+use super::inbox::PartitionId;
 use super::topic_map::Placing;
 use super::*;
 use crate::record::RecordData;
@@ -7,10 +9,15 @@ use crate::threads::Process;
 use crate::time::ManualClock;
 
 fn accumulator(batch_size: usize) -> (RecordAccumulator, Arc<Topic>) {
+    accumulator_with(batch_size, ShareLimits::none(1_000_000))
+}
+
+fn accumulator_with(batch_size: usize, shares: ShareLimits) -> (RecordAccumulator, Arc<Topic>) {
     let config = AccumulatorConfig {
         batch_size,
         linger: Duration::from_secs(3600),
         memory: 1_000_000,
+        shares,
         placing: Placing { adaptive: true, seed: 0 },
     };
     let inbox = Arc::new(Inbox::new(Arc::new(|| ()), Process::current()));
@@ -21,15 +28,118 @@ fn accumulator(batch_size: usize) -> (RecordAccumulator, Arc<Topic>) {
     (accumulator, topic)
 }
 
+/// A pool of 100 bytes, of which a partition may hold 50 and a broker 60.
+fn pool() -> BufferPool {
+    BufferPool::new(100, 10, ShareLimits { partition: 50, broker: 60, in_use_for: HOUR })
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const P: [PartitionId; 3] = [PartitionId(0), PartitionId(1), PartitionId(2)];
+
+fn granted(pool: &BufferPool, id: PartitionId, size: usize) -> Vec<u8> {
+    match pool.begin(id, size, MonoTime::ZERO) {
+        Ok(Allocation::Granted(memory)) => memory,
+        _ => panic!("not granted"),
+    }
+}
+
+fn queued(pool: &BufferPool, id: PartitionId, size: usize) -> Place {
+    match pool.begin(id, size, MonoTime::ZERO) {
+        Ok(Allocation::Queued(place)) => place,
+        _ => panic!("not queued"),
+    }
+}
+
+#[test]
+fn a_thread_that_waits_for_its_share_holds_up_nobody() {
+    let pool = pool();
+    let other = granted(&pool, P[1], 10);
+    let own = granted(&pool, P[0], 55);
+    let (large, small) = (queued(&pool, P[0], 30), queued(&pool, P[0], 1));
+    assert_eq!([large.used_up(), small.used_up()], [Some(UsedUp::Partition); 2]);
+    assert!(!pool.has_waiters(), "nobody else's memory would help");
+    pool.release(P[1], other);
+    assert!(pool.poll(&large).is_none(), "another partition's memory");
+    let other = granted(&pool, P[1], 40);
+    pool.release(P[0], own);
+    let large = pool.poll(&large).unwrap().unwrap();
+    let small = pool.poll(&small).unwrap().unwrap();
+    pool.release_all([(P[0], large), (P[0], small), (P[1], other)]);
+    assert_eq!((pool.available(), pool.held()), (100, 0));
+}
+
+#[test]
+fn who_has_its_share_again_waits_for_memory_in_its_turn() {
+    let pool = pool();
+    let first = granted(&pool, P[1], 10);
+    let own = granted(&pool, P[0], 50);
+    let waits_for_share = queued(&pool, P[0], 20);
+    let rest = granted(&pool, P[2], 40);
+    let waits_for_memory = queued(&pool, P[1], 30);
+    assert!(pool.has_waiters());
+    assert_eq!(waits_for_memory.used_up(), None);
+    pool.release(P[0], own);
+    // It came first, and its share allows it now.
+    let own = pool.poll(&waits_for_share).unwrap().unwrap();
+    let second = pool.poll(&waits_for_memory).unwrap().unwrap();
+    pool.release_all([(P[0], own), (P[1], first), (P[1], second), (P[2], rest)]);
+    assert_eq!((pool.available(), pool.held(), pool.has_waiters()), (100, 0, false));
+}
+
+#[test]
+fn a_thread_that_gives_up_keeps_nothing_of_its_share() {
+    let pool = pool();
+    let all = [granted(&pool, P[1], 45), granted(&pool, P[0], 45)];
+    // The first one has gathered what there was, and is charged for all that it needs.
+    let (gathers, waits) = (queued(&pool, P[0], 30), queued(&pool, P[0], 30));
+    assert_eq!((pool.available(), pool.held()), (0, 120));
+    pool.cancel(waits);
+    pool.cancel(gathers);
+    assert_eq!((pool.available(), pool.held()), (10, 90));
+    // Closed while it gathers.
+    let gathers = queued(&pool, P[0], 30);
+    pool.close();
+    assert_eq!(pool.poll(&gathers), Some(Err(PoolError::Closed)));
+    let [first, second] = all;
+    pool.release_all([(P[1], first), (P[0], second)]);
+    assert_eq!((pool.available(), pool.held()), (100, 0));
+}
+
+#[test]
+fn a_share_moves_with_the_leader_and_whoever_waits_for_it_goes_on() {
+    use crate::types::NodeId;
+    let pool = pool();
+    for (id, node) in P.into_iter().zip([1, 1, 2]) {
+        pool.set_leader(id, Some(NodeId(node)));
+    }
+    let memory = [granted(&pool, P[2], 10), granted(&pool, P[0], 40), granted(&pool, P[1], 20)];
+    let place = queued(&pool, P[1], 10);
+    assert_eq!(place.used_up(), Some(UsedUp::Broker));
+    assert!(pool.poll(&place).is_none());
+    pool.set_leader(P[0], Some(NodeId(2)));
+    let got = pool.poll(&place).unwrap().unwrap();
+    pool.release(P[1], got);
+    P[2..].iter().chain(&P[..2]).zip(memory).for_each(|(id, memory)| pool.release(*id, memory));
+    assert_eq!((pool.available(), pool.held()), (100, 0));
+}
+
 /// Appends a record of so many bytes, 7 of them its own overhead, to the sticky partition.
 fn append(accumulator: &RecordAccumulator, topic: &Topic, size: usize) -> Delivery {
+    try_append(accumulator, topic, None, size).expect("there is room")
+}
+
+/// The same, to this partition if one is given.
+fn try_append(
+    accumulator: &RecordAccumulator,
+    topic: &Topic,
+    partition: Option<u32>,
+    size: usize,
+) -> Result<Delivery, Error> {
     let value = vec![b'x'; size - 7];
     let data = RecordData { key: None, value: Some(&value), headers: &[], timestamp: 0 };
-    let mut append = Append { data, own_timestamp: true, sticky: true };
-    let partition = topic.sticky_partition();
-    accumulator
-        .append(topic, partition, &mut append, &mut None, &mut Patience::None)
-        .expect("there is room")
+    let mut append = Append { data, own_timestamp: true, sticky: partition.is_none() };
+    let partition = partition.unwrap_or_else(|| topic.sticky_partition());
+    accumulator.append(topic, partition, &mut append, &mut None, &mut Patience::None)
 }
 
 /// The batch that is being filled is over: flushed, or sent by its linger.
@@ -55,6 +165,48 @@ fn a_partition_stays_for_as_many_bytes_as_a_batch_holds() {
         .collect();
     let runs: Vec<_> = places.chunk_by(|a, b| a == b).map(<[i32]>::len).collect();
     assert_eq!(runs, [5; 12], "{places:?}");
+}
+
+#[test]
+fn a_partition_that_has_used_up_its_share_is_refused_and_others_are_not() {
+    let shares = ShareLimits { partition: 3_000, broker: 1_000_000, in_use_for: HOUR };
+    let (accumulator, topic) = accumulator_with(1_000, shares);
+    assert!(try_append(&accumulator, &topic, Some(0), 100).is_ok());
+    let error = loop {
+        match try_append(&accumulator, &topic, Some(1), 500) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    let expected = "t-1 has used up buffer.memory.partition.share, for 0 ms";
+    assert_eq!(error.to_string(), expected);
+    assert!(matches!(error, Error::BufferShareExhausted { partition: 1, .. }), "{error:?}");
+    assert!(error.is_retriable());
+    assert!(try_append(&accumulator, &topic, Some(2), 500).is_ok());
+    // What fills there goes out, and the sender is told.
+    let queue = topic.queue(1).lock();
+    assert!(queue.batches.iter().all(|batch| batch.closed));
+    assert_eq!(queue.told, queue::Told::Now);
+    assert!(queue.batches.len() < 10);
+}
+
+#[test]
+fn records_without_a_key_go_where_there_is_a_share_left() {
+    let shares = ShareLimits { partition: 3_000, broker: 1_000_000, in_use_for: HOUR };
+    let (accumulator, topic) = accumulator_with(1_000, shares);
+    assert!(try_append(&accumulator, &topic, Some(2), 100).is_ok());
+    for full in [3, 1, 0] {
+        while try_append(&accumulator, &topic, Some(full), 500).is_ok() {}
+    }
+    let mut accepted = 0;
+    let refused = loop {
+        match try_append(&accumulator, &topic, None, 500) {
+            Ok(delivery) => accepted += usize::from(delivery.partition() == 2),
+            Err(error) => break error,
+        }
+    };
+    assert!(accepted >= 3, "{accepted}");
+    assert!(matches!(refused, Error::BufferShareExhausted { .. }), "{refused:?}");
 }
 
 /// PART-19: with a long linger batches are full, or nearly so, as they are left behind.

@@ -198,6 +198,24 @@ impl ProducerBuilder {
         self.set("buffer.memory", bytes)
     }
 
+    /// The part of [`buffer_memory`](Self::buffer_memory), from 0 to 1, that one partition may hold
+    /// while others are in use. Past that, `send` to it waits for its own records to be delivered,
+    /// and `try_send` is refused with [`Error::BufferShareExhausted`]; nobody else waits. It may be
+    /// exceeded by one batch. Who has been sent to within `metadata.max.idle.ms` is in use; a
+    /// partition that is alone may hold all of the buffer. 1.0 turns this off.
+    ///
+    /// Key: `buffer.memory.partition.share`. Default: `0.5`.
+    pub fn buffer_memory_partition_share(self, share: f64) -> Self {
+        self.set("buffer.memory.partition.share", share)
+    }
+
+    /// The same of all partitions that one broker leads, while other brokers are in use.
+    ///
+    /// Key: `buffer.memory.broker.share`. Default: `0.5`.
+    pub fn buffer_memory_broker_share(self, share: f64) -> Self {
+        self.set("buffer.memory.broker.share", share)
+    }
+
     /// The most time that one `send` waits, for the topic's metadata, buffer memory and a
     /// callback's place together.
     ///

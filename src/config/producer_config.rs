@@ -50,6 +50,10 @@ pub struct ProducerConfig {
     pub(crate) max_request_size: usize,
     /// In bytes.
     pub(crate) buffer_memory: u64,
+    /// From 0 to 1.
+    pub(crate) partition_share: f64,
+    /// From 0 to 1.
+    pub(crate) broker_share: f64,
     pub(crate) max_block: Duration,
 
     pub(crate) partitioner: PartitionerKind,
@@ -181,6 +185,8 @@ impl ProducerConfig {
             batch_size: size(s, "batch.size"),
             max_request_size: size(s, "max.request.size"),
             buffer_memory: s.number("buffer.memory").unsigned_abs(),
+            partition_share: s.decimal("buffer.memory.partition.share"),
+            broker_share: s.decimal("buffer.memory.broker.share"),
             max_block: millis(s, "max.block.ms"),
             partitioner: s
                 .text("partitioner.class")

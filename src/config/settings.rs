@@ -79,6 +79,13 @@ impl Settings {
         }
     }
 
+    pub(super) fn decimal(&self, name: &str) -> f64 {
+        match self.values.get(name) {
+            Some(Value::Double(n)) => *n,
+            other => unexpected(name, other),
+        }
+    }
+
     pub(super) fn flag(&self, name: &str) -> bool {
         match self.values.get(name) {
             Some(Value::Bool(flag)) => *flag,

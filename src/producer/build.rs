@@ -8,6 +8,7 @@ use super::interceptor::{Interceptors, Named, ProducerInterceptor};
 use super::partitioner::{BuiltInRules, Partitioner};
 use super::{Handle, KafkaProducer};
 use crate::accumulator::inbox::Inbox;
+use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
 use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
@@ -238,6 +239,12 @@ fn accumulator_config(config: &ProducerConfig, memory: usize, seed: u64) -> Accu
         batch_size: config.batch_size,
         linger: config.linger,
         memory,
+        shares: ShareLimits {
+            // Of bytes: what is lost of the last ones does not matter.
+            partition: (memory as f64 * config.partition_share) as usize,
+            broker: (memory as f64 * config.broker_share) as usize,
+            in_use_for: config.metadata_max_idle,
+        },
         placing: Placing { adaptive: config.partitioner_adaptive, seed },
     }
 }

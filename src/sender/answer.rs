@@ -107,7 +107,7 @@ impl<C: KafkaClient> Sender<C> {
             let own = segments.by_ref().take(part.segments);
             match &mut part.batch {
                 Some(batch) => batch.builder.restore_segments(own),
-                None if part.pooled => self.freed.extend(own),
+                None if part.pooled => self.freed.extend(own.map(|memory| (part.id, memory))),
                 None => own.for_each(drop),
             }
         }

@@ -138,7 +138,7 @@ impl<C: KafkaClient> Sender<C> {
             let new = queue.id;
             let (leader, epoch) = leader_of(self.metadata.cluster(), &queue);
             self.index.add(queue);
-            self.index.set_leader(new, leader, epoch, now);
+            self.set_leader(new, leader, epoch, now);
         }
     }
 
@@ -156,12 +156,45 @@ impl<C: KafkaClient> Sender<C> {
             if self.index.partition(id).leader.is_some_and(|leader| busy.contains(&leader)) {
                 continue;
             }
-            // Closed, so that it goes out also if whoever wanted memory has given up by then.
-            if let Some(last) = self.index.partition(id).queue.lock().batches.back_mut() {
-                last.closed = true;
-            }
-            self.look(id, now);
+            self.end_batch(id, now);
         }
+    }
+
+    /// Moves the partition to another leader, and its memory to that broker's share.
+    pub(super) fn set_leader(
+        &mut self,
+        id: PartitionId,
+        leader: Option<NodeId>,
+        epoch: i32,
+        now: MonoTime,
+    ) {
+        if self.index.partition(id).leader != leader {
+            self.accumulator.pool.set_leader(id, leader);
+        }
+        self.index.set_leader(id, leader, epoch, now);
+    }
+
+    /// The broker that leads this partition holds as much memory as it may: unless a request to it
+    /// is under way, whose answer brings some back, or none can go there, its batches go out early.
+    pub(super) fn send_lingering_beside(&mut self, id: PartitionId, now: MonoTime) {
+        let Some(leader) = self.index.partition(id).leader else { return };
+        if self.flights.nodes().contains(&leader) || !self.client.is_ready(leader, now) {
+            return;
+        }
+        for id in self.index.active() {
+            if self.index.partition(id).leader == Some(leader) {
+                self.end_batch(id, now);
+            }
+        }
+    }
+
+    /// What fills there goes as it is.
+    fn end_batch(&mut self, id: PartitionId, now: MonoTime) {
+        // Closed, so that it goes out also if whoever wanted memory has given up by then.
+        if let Some(last) = self.index.partition(id).queue.lock().batches.back_mut() {
+            last.closed = true;
+        }
+        self.look(id, now);
     }
 
     /// Fails what is under way and has not been delivered in time.
@@ -180,7 +213,7 @@ impl<C: KafkaClient> Sender<C> {
                 oldest = MonoTime::MAX;
             } else if batch.deadline(timeout) <= now {
                 if is_planted(Defect::FreedInFlight) {
-                    self.freed.push(Vec::with_capacity(512));
+                    self.freed.push((id, Vec::with_capacity(512)));
                 }
                 over.extend(part.batch.take());
             } else {

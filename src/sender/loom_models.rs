@@ -9,6 +9,7 @@ use super::loom_client::PlayedClient;
 use super::{Sender, SenderConfig};
 use crate::accumulator::inbox::{Event, Inbox};
 use crate::accumulator::queue::Append;
+use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::completion::{
@@ -116,6 +117,7 @@ fn produce<const USERS: usize>(
         batch_size: 200,
         linger: config.linger,
         memory: setup.memory,
+        shares: ShareLimits::none(setup.memory),
         placing: Placing { adaptive: false, seed: 0 },
     };
     let accumulator = RecordAccumulator::new(accumulator, inbox, clock);

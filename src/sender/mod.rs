@@ -101,7 +101,7 @@ pub(crate) struct Sender<C> {
     trim_at: MonoTime,
     /// The pool's memory that came free in this turn. It is given back at once, so that a thread
     /// that waits for some is woken once a turn and not once a batch.
-    freed: Vec<Vec<u8>>,
+    freed: Vec<(PartitionId, Vec<u8>)>,
     /// Reused from turn to turn.
     inbox_events: Vec<Event>,
     client_events: Vec<ClientEvent>,
@@ -189,6 +189,7 @@ impl<C: KafkaClient> Sender<C> {
                 Event::Partition(id, due) => self.hear_partition(id, due, now),
                 Event::MetadataWanted => self.upkeep.want_producer_id(),
                 Event::MemoryWanted => self.send_lingering(now),
+                Event::ShareWanted(id) => self.send_lingering_beside(id, now),
                 Event::LoadWanted(topic) => self.loads.want(topic),
                 Event::Flush(token) => self.flush(&token, now),
                 Event::Close(timeout) => self.begin_close(timeout, now),
@@ -244,8 +245,13 @@ impl<C: KafkaClient> Sender<C> {
 
     fn poll(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
         self.rest(now);
-        self.tell_users();
-        let until = self.next_deadline(now);
+        let pool = &self.accumulator.pool;
+        let was_wanted = pool.has_waiters();
+        pool.release_all(self.freed.drain(..));
+        // A thread that has its share again may now lack what others hold.
+        let is_wanted = pool.has_waiters() && !was_wanted;
+        self.executor.tell();
+        let until = if is_wanted { now } else { self.next_deadline(now) };
         let awake = until <= now || !self.accumulator.inbox.fall_asleep(until);
         let timeout = match until {
             _ if awake => Some(Duration::ZERO),
@@ -304,7 +310,7 @@ impl<C: KafkaClient> Sender<C> {
         let ProducerBatch { builder, result, callbacks, flushes: mut flush, pooled, .. } = *batch;
         let records = builder.count() as usize;
         if pooled {
-            self.freed.extend(builder.into_segments());
+            self.freed.extend(builder.into_segments().map(|memory| (id, memory)));
         }
         result.complete(outcome);
         for token in &mut flush {

@@ -62,7 +62,7 @@ impl<C: KafkaClient> Sender<C> {
         self.accumulator.sensors.with(|sensors| sensors.on_split(now));
         self.index.put_back(id, parts.into_iter());
         if pooled {
-            self.freed.extend(builder.into_segments());
+            self.freed.extend(builder.into_segments().map(|memory| (id, memory)));
         }
         result.complete(Outcome::Split(outcome.into()));
     }

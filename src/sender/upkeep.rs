@@ -443,7 +443,7 @@ impl<C: KafkaClient> Sender<C> {
             .collect();
         for id in moved {
             let (leader, epoch) = leader_of(&cluster, &self.index.partition(id).queue);
-            self.index.set_leader(id, leader, epoch, now);
+            self.set_leader(id, leader, epoch, now);
             self.look(id, now);
         }
         if self.upkeep.id_wanted {

@@ -237,6 +237,9 @@ fn check_remains(evidence: &Evidence<'_>) -> Result<(), String> {
     if available != total {
         return Err(format!("of {total} bytes of memory {available} are left"));
     }
+    if accumulator.pool.held() != 0 {
+        return Err(format!("{} bytes are charged to partitions", accumulator.pool.held()));
+    }
     if accumulator.pool.has_waiters() {
         return Err("somebody waits for memory for ever".to_owned());
     }

@@ -242,7 +242,7 @@ impl User {
         } else if way == 3 && !calm {
             self.producer.try_send(record).map_err(Error::from)
         } else if way == 4 {
-            self.send_to_topic(topic, record.without_topic())
+            self.send_to_topic(topic, record.without_topic(), calm)
         } else {
             self.producer.send(record)
         };
@@ -253,7 +253,12 @@ impl User {
     }
 
     /// By the handle for a topic, which was looked up before, perhaps long ago.
-    fn send_to_topic(&mut self, topic: usize, record: &TopicRecord<'_>) -> Result<Delivery, Error> {
+    fn send_to_topic(
+        &mut self,
+        topic: usize,
+        record: &TopicRecord<'_>,
+        calm: bool,
+    ) -> Result<Delivery, Error> {
         let handle = match self.topics.entry(topic) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -261,7 +266,8 @@ impl User {
             }
         };
         match self.random.below(4) {
-            0 => handle.try_send(record),
+            // One that never waits may be refused, however well all is.
+            0 if !calm => handle.try_send(record),
             _ => handle.send(record.clone()),
         }
     }

@@ -10,6 +10,7 @@ mod limits; // time and memory run out
 mod metadata; // what is asked of the cluster first
 mod placing; // partitions, batches, requests
 mod recovery; // how soon records flow again
+mod shares; // one slow leader among others
 mod spreading; // records without a key
 mod waiting; // who waits is not kept waiting
 

@@ -133,6 +133,13 @@ fn a_send_with_a_time_of_its_own_keeps_to_it() {
     delivered(&producer.send_timeout(ProducerRecord::new("t", &value), LONG).unwrap());
 }
 
+/// How often this thread has waited for anything.
+fn waits() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Whatever the network does: nobody listens, the name server hangs, a topic is unknown, the
 /// broker answers nothing.
 #[test]
@@ -146,17 +153,19 @@ fn a_send_that_never_waits_returns_at_once_in_any_world() {
     let elsewhere = ["127.0.0.1:1", "no-such-host.invalid:9092", &silent]
         .map(|servers| crate::common::impatient(servers).build().unwrap());
     for producer in [&frozen].into_iter().chain(&elsewhere) {
-        let mut times = Vec::new();
-        for i in 0..2_000 {
-            let topic = if i % 2 == 0 { "t" } else { "unknown" };
-            let (_, time) =
-                timed(|| producer.try_send(ProducerRecord::new(topic, "value")).is_ok());
-            times.push(time);
-        }
-        times.sort();
-        // Of a machine that is busy some calls are interrupted; what would wait, waits for all.
-        let slowest = &times[times.len() * 99 / 100..];
-        assert!(slowest[0] < ms(1), "{slowest:?}");
+        const CALLS: u32 = 10_000;
+        let waits_before = waits();
+        let ((), time) = timed(|| {
+            for i in 0..CALLS {
+                let topic = if i % 2 == 0 { "t" } else { "unknown" };
+                let _ = producer.try_send(ProducerRecord::new(topic, "value"));
+            }
+        });
+        assert!(time / CALLS < ms(1), "{time:?}");
+        // A busy machine interrupts calls. How often the thread gave its core away by itself is the
+        // same on any machine: in one call of a thousand, at most, it met another at a lock.
+        let waits = waits() - waits_before;
+        assert!(waits <= u64::from(CALLS) / 1_000, "waited {waits} times in {CALLS} calls");
         producer.close(ms(0));
     }
 }

@@ -1,6 +1,6 @@
 //! Keys that Kafka's producer has not: topics that don't exist, callbacks, waits, close.
 
-use crate::config::key::{ConfigKey, Importance::*, ValueType::*, key};
+use crate::config::key::{Allowed, ConfigKey, Importance::*, ValueType::*, key};
 
 pub(super) const KEYS: &[ConfigKey] = &[
     key(
@@ -37,6 +37,25 @@ pub(super) const KEYS: &[ConfigKey] = &[
          for callbacks to begin.",
     )
     .at_least(1),
+    key(
+        "buffer.memory.partition.share",
+        Double,
+        Some("0.5"),
+        Low,
+        "The part of buffer.memory that one partition may hold while others are in use, so that \
+         one that stands still does not starve them. 1.0 turns this off.",
+    )
+    .allowed(Allowed::Within(0.0, 1.0)),
+    key(
+        "buffer.memory.broker.share",
+        Double,
+        Some("0.5"),
+        Low,
+        "The part of buffer.memory that all partitions of one broker may hold while other \
+         brokers are in use, so that one that stands still does not starve them. 1.0 turns this \
+         off.",
+    )
+    .allowed(Allowed::Within(0.0, 1.0)),
     key(
         "wait.ends.linger",
         Boolean,

@@ -23,6 +23,7 @@ use self::mock::{MockClient, Sent, verdict};
 use super::{Sender, SenderConfig};
 use crate::accumulator::inbox::{Event, Inbox};
 use crate::accumulator::queue::Append;
+use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::client::{RequestFailure, ResponseBody};
@@ -51,6 +52,7 @@ struct Setup {
     sender: SenderConfig,
     batch_size: usize,
     memory: usize,
+    shares: Option<ShareLimits>,
     max_in_flight: usize,
     produce_version: i16,
     max_age: Duration,
@@ -77,6 +79,7 @@ impl Default for Setup {
             },
             batch_size: 1,
             memory: 1_000_000,
+            shares: None,
             max_in_flight: 5,
             produce_version: 12,
             max_age: 300 * SECOND,
@@ -143,6 +146,7 @@ impl Scenario {
             batch_size: setup.batch_size,
             linger: setup.sender.linger,
             memory: setup.memory,
+            shares: setup.shares.unwrap_or(ShareLimits::none(setup.memory)),
             placing: Placing { adaptive: true, seed: 0 },
         };
         let accumulator = Arc::new(RecordAccumulator::new(config, inbox, clock));

@@ -78,7 +78,9 @@ fn lingering_batches_go_out_once_what_was_under_way_brought_too_little_memory() 
     s.append(1, &part);
     s.append(2, &part);
     assert!(s.sent().is_empty(), "they linger");
-    let Ok(Allocation::Queued(place)) = s.accumulator.pool.begin(3000) else { panic!("granted") };
+    let Ok(Allocation::Queued(place)) = s.accumulator.pool.begin_uncharged(3000) else {
+        panic!("granted")
+    };
     s.accumulator.inbox.push(Event::MemoryWanted);
     assert!(s.sent().is_empty(), "what is under way may bring enough");
     s.answer(&sent, OK, 0);
