@@ -162,10 +162,10 @@ fn a_send_that_never_waits_returns_at_once_in_any_world() {
             }
         });
         assert!(time / CALLS < ms(1), "{time:?}");
-        // A busy machine interrupts calls. How often the thread gave its core away by itself is the
-        // same on any machine: in one call of a thousand, at most, it met another at a lock.
+        // A busy machine interrupts calls. How often the thread gave its core away by itself tells
+        // more: now and then it meets another at a lock; what would wait, waits in every call.
         let waits = waits() - waits_before;
-        assert!(waits <= u64::from(CALLS) / 1_000, "waited {waits} times in {CALLS} calls");
+        assert!(waits <= u64::from(CALLS) / 100, "waited {waits} times in {CALLS} calls");
         producer.close(ms(0));
     }
 }
