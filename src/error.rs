@@ -123,7 +123,7 @@ pub enum Error {
     /// exist. Build a producer of the child's own.
     Forked,
     /// The delivery was not decided within the time that `wait_timeout` was given. The record is
-    /// still on its way: wait again.
+    /// still on its way: wait again. Or a `purge` was not done in time; it will be.
     WaitTimeout,
     /// `flush` ran out of time; everything goes on. Flush again, or allow more time.
     FlushTimeout {
@@ -227,6 +227,9 @@ pub enum DeliveryCause {
     BadResponse(Arc<str>),
     /// The producer was closed before the record was delivered.
     Closed,
+    /// The program had it given up before it was sent, by
+    /// [`purge`](crate::KafkaProducer::purge).
+    Purged,
     /// The sender thread met a defect of this crate and stopped.
     Fatal(Arc<str>),
 }
@@ -244,6 +247,7 @@ impl DeliveryCause {
             Self::UnsupportedVersion(_) => "UNSUPPORTED_VERSION",
             Self::BadResponse(_) => "BAD_RESPONSE",
             Self::Closed => "CLOSED",
+            Self::Purged => "PURGED",
             Self::Fatal(_) => "FATAL",
         }
     }
@@ -315,6 +319,7 @@ impl DeliveryCause {
             | Self::Unreachable(_) => ErrorClass::Retriable,
             Self::UnsupportedVersion(_) => ErrorClass::InvalidConfiguration,
             Self::BadResponse(_) => ErrorClass::Retriable,
+            Self::Purged => ErrorClass::ApplicationRecoverable,
             Self::Closed | Self::Fatal(_) => ErrorClass::Fatal,
         }
     }
@@ -412,6 +417,7 @@ impl fmt::Display for DeliveryCause {
                 f.write_str(text)
             }
             Self::Closed => f.write_str("the producer was closed"),
+            Self::Purged => f.write_str("the program had it given up"),
             Self::Fatal(text) => write!(f, "the sender thread has failed: {text}"),
         }
     }

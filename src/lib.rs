@@ -155,8 +155,10 @@
 //!
 //! [`close`](KafkaProducer::close) refuses new records, has the accepted ones delivered and their
 //! callbacks run, and ends all threads, within the time it is given. What is not delivered by then
-//! fails. Its [`CloseReport`] says what was left undone. Dropping the last handle closes as well,
-//! within `close.on.drop.timeout.ms`, and logs what was left.
+//! fails. Its [`CloseReport`] says what was left undone;
+//! [`close_and_return`](KafkaProducer::close_and_return) hands back what is surely not in the log.
+//! [`purge`](KafkaProducer::purge) gives up what was not sent before. Dropping the last handle
+//! closes as well, within `close.on.drop.timeout.ms`, and logs what was left.
 //!
 //! # Metrics
 //!
@@ -234,8 +236,9 @@ pub use crate::producer::{
     Acknowledgement, BooleanSerializer, BoxedCallback, BytesSerializer, Callbacks, CloseReport,
     DoubleSerializer, FloatSerializer, IntegerSerializer, InterceptedRecord, InterceptorError,
     KafkaProducer, ListSerializer, LongSerializer, OwnedRecord, Partial, PartitionInfo, Producer,
-    ProducerInterceptor, Refused, SerializeError, Serializer, ShortSerializer, StringSerializer,
-    TopicProducer, TopicRecord, TypedProducer, TypedRecord, UuidSerializer, VoidSerializer,
+    ProducerInterceptor, Purge, Refused, SerializeError, Serializer, ShortSerializer,
+    StringSerializer, TopicProducer, TopicRecord, TypedProducer, TypedRecord, UuidSerializer,
+    VoidSerializer,
 };
 pub use crate::protocol::ErrorCode;
 pub use crate::types::{TopicPartition, Uuid};

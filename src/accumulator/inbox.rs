@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::completion::FlushToken;
 use crate::planted::{Defect, is_planted};
+use crate::sync::atomic::AtomicUsize;
 use crate::sync::{Arc, Mutex};
 use crate::threads::Process;
 use crate::time::MonoTime;
@@ -37,8 +38,34 @@ pub(crate) enum Event {
     LoadWanted(Arc<str>),
     /// A thread flushes: what was accepted so far is to be sent without linger.
     Flush(FlushToken),
+    /// A thread has what was not sent given up.
+    Purge(PurgeOrder),
     /// The producer is closed: drain for this long, then give up.
-    Close(Duration),
+    Close {
+        timeout: Duration,
+        /// Who closes wants back what is surely not in the log.
+        keeps_unsent: bool,
+    },
+}
+
+/// What is to be given up of what was never sent.
+pub(crate) struct PurgeOrder {
+    /// Of this topic, or of all.
+    pub(crate) topic: Option<Arc<str>>,
+    /// Of this partition, or of all.
+    pub(crate) partition: Option<i32>,
+    /// How many records were given up.
+    pub(crate) purged: Arc<AtomicUsize>,
+    /// Dropped when it is done.
+    pub(crate) done: FlushToken,
+}
+
+impl PurgeOrder {
+    /// Whether it concerns the partition.
+    pub(crate) fn names(&self, topic: &str, partition: i32) -> bool {
+        self.topic.as_ref().is_none_or(|named| **named == *topic)
+            && self.partition.is_none_or(|named| named == partition)
+    }
 }
 
 impl Event {

@@ -379,6 +379,16 @@ impl QueueState {
         overdue
     }
 
+    /// Takes out what no request has carried.
+    #[expect(clippy::vec_box, reason = "batches are moved from place to place by their pointers")]
+    pub(crate) fn take_unsent(&mut self) -> Vec<Box<ProducerBatch>> {
+        let all = self.batches.drain(..);
+        let (sent, unsent): (Vec<_>, _) =
+            all.partition(|batch| batch.attempts > 0 || batch.stamp.is_some());
+        self.batches.extend(sent);
+        unsent
+    }
+
     /// Puts a batch back to be tried again: before all whose sequence is later or not given yet;
     /// without sequences before all that were started no earlier, so that the first one is the
     /// next to expire.

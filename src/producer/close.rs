@@ -3,17 +3,32 @@
 use std::time::Duration;
 
 use super::core::Core;
+use super::owned::OwnedRecord;
+use super::record::Headers;
 use crate::accumulator::inbox::Event;
 use crate::completion::{in_callback, refuse_in_callback};
 use crate::error::Error;
+use crate::sender::thread::UnsentBatch;
+use crate::sync::Arc;
 
 /// What `close` achieved within its time.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
+    /// Records that were delivered while the producer closed.
+    pub delivered: usize,
+    /// Records that failed while the producer closed, for reasons of their own.
+    pub failed: usize,
     /// Records that were accepted and given up because the time was over: their handles and
     /// callbacks got an error whose cause is `Closed`.
     pub aborted_records: usize,
+    /// How many of those may be in the log all the same: they were sent, and no answer came. The
+    /// others are surely not.
+    pub unknown: usize,
+    /// Those that are surely not in the log, in the order of their partitions: to be kept, or sent
+    /// elsewhere. Only [`close_and_return`](crate::KafkaProducer::close_and_return) gives them
+    /// back, and once; otherwise it is empty.
+    pub not_sent: Vec<OwnedRecord>,
     /// Callbacks that had not finished when the time was over; those not begun never will be.
     pub callbacks_left: usize,
     /// Threads that were in user code, or in the system's name resolution, when the time was over
@@ -46,9 +61,30 @@ fn share_of_callbacks(timeout: Duration) -> Duration {
 /// What they get in any case, however short the time was: callbacks that return at once are called.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
+/// The records of a batch, read from its bytes.
+fn records(batch: &UnsentBatch) -> impl Iterator<Item = OwnedRecord> {
+    // We wrote these bytes ourselves.
+    batch.records.records().filter_map(Result::ok).map(|record| OwnedRecord {
+        topic: Arc::clone(&batch.topic),
+        partition: batch.partition,
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+        headers: record.headers.into_iter().collect::<Headers<'_>>().into_owned(),
+        timestamp: record.timestamp,
+    })
+}
+
 impl Core {
     /// Refuses new records, drains those accepted, runs their callbacks, ends the threads.
-    pub(super) fn close(&self, timeout: Duration) -> CloseReport {
+    pub(super) fn close(&self, timeout: Duration, gives_back: bool) -> CloseReport {
+        let mut report = self.end(timeout, gives_back);
+        if gives_back && report.refused.is_none() {
+            report.not_sent = self.ending.take_unsent().iter().flat_map(records).collect();
+        }
+        report
+    }
+
+    fn end(&self, timeout: Duration, keeps_unsent: bool) -> CloseReport {
         let refused = self.process.check().and_then(|()| refuse_in_callback("close"));
         if let Err(error) = refused {
             return CloseReport { refused: Some(error), ..CloseReport::default() };
@@ -57,12 +93,11 @@ impl Core {
             return report.clone();
         }
         let deadline = self.clock.now() + timeout;
-        self.begin_close(timeout - share_of_callbacks(timeout));
+        self.begin_close(timeout - share_of_callbacks(timeout), keeps_unsent);
         let ended = self.ending.wait(&self.clock, deadline + GRACE);
-        let aborted_records = ended.map_or(0, |ended| ended.aborted_records);
         let mut threads_stuck = 0;
         if let Some(thread) = self.sender_thread.lock().take() {
-            match ended {
+            match &ended {
                 // Its last act is behind it.
                 Some(_) => drop(thread.join()),
                 None => threads_stuck += 1,
@@ -73,8 +108,13 @@ impl Core {
             threads_stuck += 1;
         }
         self.interceptors.iter().for_each(|chain| chain.close());
+        let ended = ended.unwrap_or_default();
         let report = CloseReport {
-            aborted_records,
+            delivered: ended.delivered,
+            failed: ended.failed,
+            aborted_records: ended.not_sent + ended.unknown,
+            unknown: ended.unknown,
+            not_sent: Vec::new(),
             callbacks_left: left.callbacks,
             threads_stuck: threads_stuck + left.threads_stuck,
             refused: None,
@@ -82,10 +122,10 @@ impl Core {
         self.report.get_or_init(|| report).clone()
     }
 
-    fn begin_close(&self, timeout: Duration) {
+    fn begin_close(&self, timeout: Duration, keeps_unsent: bool) {
         self.metadata.close();
         self.executor.slots().close();
-        self.accumulator.inbox.push(Event::Close(timeout));
+        self.accumulator.inbox.push(Event::Close { timeout, keeps_unsent });
     }
 
     /// The last handle is gone.
@@ -96,9 +136,9 @@ impl Core {
         if in_callback() {
             // To join here would be to wait for oneself: the sender and the callbacks' threads end
             // by themselves.
-            return self.begin_close(self.close_on_drop_timeout);
+            return self.begin_close(self.close_on_drop_timeout, false);
         }
-        let report = self.close(self.close_on_drop_timeout);
+        let report = self.close(self.close_on_drop_timeout, false);
         if report.is_clean() {
             log::debug!("producer dropped, everything was delivered");
         } else {

@@ -11,6 +11,7 @@
 //! - `serializer`, `typed`: from values to bytes
 //! - `refused`: what a refusal gives back
 //! - `metrics`: what there is to count
+//! - `purge`: giving up what was not sent
 //! - `close`: the end
 //! - `build`: from configuration to threads
 //!
@@ -26,6 +27,7 @@ pub(crate) mod key_hash;
 mod metrics;
 mod owned;
 pub(crate) mod partitioner;
+mod purge;
 pub(crate) mod record;
 mod refused;
 mod serializer;
@@ -46,6 +48,7 @@ pub use self::interceptor::{
 };
 pub use self::interface::{BoxedCallback, Producer};
 pub use self::owned::OwnedRecord;
+pub use self::purge::Purge;
 pub use self::record::{ProducerRecord, TopicRecord};
 pub use self::refused::{Partial, Refused};
 pub use self::serializer::{
@@ -307,7 +310,15 @@ impl KafkaProducer {
     /// the time that is left, or in a quarter of a second; zero gives up at once. Calling it again
     /// returns the same report.
     pub fn close(&self, timeout: Duration) -> CloseReport {
-        self.handle.core.close(timeout)
+        self.handle.core.close(timeout, false)
+    }
+
+    /// As [`close`](Self::close), and gives back the records that were given up and are surely not
+    /// in the log, in [`CloseReport::not_sent`]: for a program that keeps them for its next start,
+    /// or has another cluster to send them to. Their handles and callbacks are told as ever. Costs
+    /// a copy of those records' memory.
+    pub fn close_and_return(&self, timeout: Duration) -> CloseReport {
+        self.handle.core.close(timeout, true)
     }
 }
 

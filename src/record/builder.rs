@@ -29,7 +29,7 @@ impl RecordData<'_> {
 }
 
 /// A batch under construction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[repr(C)] // what each append needs, then what it doesn't
 pub struct RecordBatchBuilder {
     /// The segment that records are added to.

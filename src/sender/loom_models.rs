@@ -57,7 +57,7 @@ impl Shared {
 
     fn close(&self) {
         self.metadata.close();
-        self.accumulator.inbox.push(Event::Close(HOUR));
+        self.accumulator.inbox.push(Event::Close { timeout: HOUR, keeps_unsent: false });
     }
 }
 

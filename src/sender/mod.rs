@@ -10,6 +10,7 @@
 //! - `answer`: verdicts carried out
 //! - `split`: a batch that is too large goes on in parts
 //! - `load`: how loaded partitions are, for whoever chooses among them
+//! - `purge`: what was never sent is given up
 //! - `upkeep`: metadata and the producer id
 //! - `reach`: which brokers can't be reached, and why
 //! - `shutdown`: drain, then give up
@@ -27,6 +28,7 @@ mod loom_client;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod produce;
+mod purge;
 mod reach;
 mod shutdown;
 mod split;
@@ -55,6 +57,7 @@ use self::in_flight::Flights;
 use self::index::{Index, Partition};
 use self::reach::{Reach, Repeats, Subject};
 use self::shutdown::Phase;
+use self::thread::Ended;
 
 /// The settings that the sender acts by.
 #[derive(Clone, Debug)]
@@ -95,6 +98,9 @@ pub(crate) struct Sender<C> {
     /// What the log was told of already.
     repeats: Repeats,
     phase: Phase,
+    /// What the close achieves, and what it gives back if that is wanted.
+    ended: Ended,
+    keeps_unsent: bool,
     /// The tag of the next request.
     next_tag: u64,
     /// Memory is kept for reuse until this moment; see [`Sender::rest`].
@@ -133,6 +139,8 @@ impl<C: KafkaClient> Sender<C> {
             reach: Reach::default(),
             repeats: Repeats::default(),
             phase: Phase::Running,
+            ended: Ended::default(),
+            keeps_unsent: false,
             next_tag: 0,
             trim_at: MonoTime::MAX,
             freed: Vec::new(),
@@ -192,7 +200,11 @@ impl<C: KafkaClient> Sender<C> {
                 Event::ShareWanted(id) => self.send_lingering_beside(id, now),
                 Event::LoadWanted(topic) => self.loads.want(topic),
                 Event::Flush(token) => self.flush(&token, now),
-                Event::Close(timeout) => self.begin_close(timeout, now),
+                Event::Purge(order) => self.purge(order, now),
+                Event::Close { timeout, keeps_unsent } => {
+                    self.keeps_unsent |= keeps_unsent;
+                    self.begin_close(timeout, now);
+                }
             }
         }
         self.inbox_events = events;
@@ -309,6 +321,7 @@ impl<C: KafkaClient> Sender<C> {
     fn complete(&mut self, id: PartitionId, batch: Box<ProducerBatch>, outcome: Outcome) {
         let ProducerBatch { builder, result, callbacks, flushes: mut flush, pooled, .. } = *batch;
         let records = builder.count() as usize;
+        self.count_while_draining(&outcome, records);
         if pooled {
             self.freed.extend(builder.into_segments().map(|memory| (id, memory)));
         }

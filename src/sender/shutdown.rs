@@ -10,10 +10,14 @@
 use std::time::Duration;
 
 use super::Sender;
+use super::thread::{Ended, UnsentBatch};
+use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
 use crate::client::KafkaClient;
+use crate::completion::Outcome;
 use crate::error::{DeliveryCause, Error};
 use crate::planted::{Defect, is_planted};
+use crate::sync::Arc;
 use crate::time::MonoTime;
 
 /// Where the producer's end stands.
@@ -50,9 +54,27 @@ impl<C: KafkaClient> Sender<C> {
         self.phase == Phase::Ended
     }
 
+    /// What the close has achieved; the batches that are given back leave with it.
+    pub(crate) fn take_ended(&mut self) -> Ended {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Records given up because the time to drain was over.
+    #[cfg(test)]
     pub(crate) fn aborted_records(&self) -> usize {
-        self.upkeep.aborted_records
+        self.ended.not_sent + self.ended.unknown
+    }
+
+    /// A batch is decided: the report of a close tells of it.
+    pub(super) fn count_while_draining(&mut self, outcome: &Outcome, records: usize) {
+        if let Phase::Draining { .. } = self.phase {
+            match outcome {
+                Outcome::Delivered { .. } => self.ended.delivered += records,
+                Outcome::Failed(_) | Outcome::FailedEach(_) => self.ended.failed += records,
+                // Its parts are to be decided.
+                Outcome::Split(_) => {}
+            }
+        }
     }
 
     /// Refuses appends and sends what there is, for `timeout` at most. A later call can only
@@ -119,8 +141,7 @@ impl<C: KafkaClient> Sender<C> {
                 .filter_map(|part| Some((part.id, part.batch.take()?)))
                 .collect();
             for (id, batch) in taken {
-                self.upkeep.aborted_records += batch.record_count() as usize;
-                self.fail(id, batch, cause.clone(), now);
+                self.abort_batch(id, batch, cause, now);
             }
         }
         for id in self.all_partitions(now) {
@@ -130,10 +151,34 @@ impl<C: KafkaClient> Sender<C> {
                     std::mem::forget(batch);
                     continue;
                 }
-                self.upkeep.aborted_records += batch.record_count() as usize;
-                self.fail(id, batch, cause.clone(), now);
+                self.abort_batch(id, batch, cause, now);
             }
         }
+    }
+
+    /// Fails a batch for good; what is surely not in the log may be wanted back.
+    fn abort_batch(
+        &mut self,
+        id: PartitionId,
+        batch: Box<ProducerBatch>,
+        cause: &DeliveryCause,
+        now: MonoTime,
+    ) {
+        let records = batch.record_count() as usize;
+        if batch.maybe_persisted {
+            self.ended.unknown += records;
+        } else {
+            self.ended.not_sent += records;
+            if self.keeps_unsent {
+                let queue = &self.index.partition(id).queue;
+                self.ended.unsent.push(UnsentBatch {
+                    topic: Arc::clone(&queue.topic),
+                    partition: queue.partition,
+                    records: batch.builder.clone(),
+                });
+            }
+        }
+        self.fail(id, batch, cause.clone(), now);
     }
 
     /// All partitions, also those that no thread has told of yet.

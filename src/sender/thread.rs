@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Sender;
 use crate::client::KafkaClient;
 use crate::completion::CallbackExecutor;
+use crate::record::RecordBatchBuilder;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::threads::spawn_named;
@@ -20,14 +21,32 @@ pub(crate) struct Ending {
 }
 
 /// What the sender leaves behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ended {
-    /// Records that were given up.
-    pub(crate) aborted_records: usize,
+    /// Records that were delivered while it drained.
+    pub(crate) delivered: usize,
+    /// Records that failed while it drained.
+    pub(crate) failed: usize,
+    /// Records that were given up and are surely not in the log.
+    pub(crate) not_sent: usize,
+    /// Records that were given up and may be in the log.
+    pub(crate) unknown: usize,
+    /// The batches of `not_sent`, if they are wanted back.
+    pub(crate) unsent: Vec<UnsentBatch>,
+}
+
+/// A batch that is surely not in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct UnsentBatch {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) records: RecordBatchBuilder,
 }
 
 impl Ending {
     /// Waits until the thread has ended, or until `deadline`.
+    ///
+    /// What it has to give back is left for [`take_unsent`](Self::take_unsent).
     pub(crate) fn wait(&self, clock: &Clock, deadline: MonoTime) -> Option<Ended> {
         let mut state = self.state.lock();
         while state.is_none() {
@@ -37,7 +56,14 @@ impl Ending {
             }
             self.changed.wait_for(&mut state, left);
         }
-        *state
+        let ended = state.as_ref()?;
+        Some(Ended { unsent: Vec::new(), ..*ended })
+    }
+
+    /// The batches that nobody has taken yet.
+    pub(crate) fn take_unsent(&self) -> Vec<UnsentBatch> {
+        let mut state = self.state.lock();
+        state.as_mut().map(|ended| std::mem::take(&mut ended.unsent)).unwrap_or_default()
     }
 
     fn set(&self, ended: Ended) {
@@ -66,11 +92,11 @@ pub(crate) fn start<C: KafkaClient + Send + 'static>(
             let poisoned = catch_unwind(AssertUnwindSafe(|| sender.poison(&reason, clock.now())));
             debug_assert!(poisoned.is_ok(), "a second defect while failing everything");
         }
-        let aborted_records = sender.aborted_records();
+        let ended = sender.take_ended();
         // Connections are closed and buffers freed before anybody is told of the end.
         drop(sender);
         executor.begin_close();
-        ending.set(Ended { aborted_records });
+        ending.set(ended);
     })
 }
 

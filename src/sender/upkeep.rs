@@ -43,7 +43,6 @@ pub(super) struct Upkeep {
     too_old: BTreeSet<NodeId>,
     /// The nodes were handed to the client.
     started: bool,
-    pub(super) aborted_records: usize,
 }
 
 impl Upkeep {

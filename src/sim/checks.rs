@@ -86,6 +86,13 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
     if decided_at > latest {
         return Err(format!("it was completed at {decided_at:?}, and not by {latest:?}"));
     }
+    let is_given_up = |error: &Error| {
+        matches!(error, Error::Delivery(failure)
+            if failure.cause == DeliveryCause::Closed && failure.persisted == Persisted::No)
+    };
+    if entry.given_back && !fate.as_ref().is_err_and(is_given_up) {
+        return Err(format!("it was given back, and its fate is {fate:?}"));
+    }
     match fate {
         Ok(metadata) => {
             let (topic, partition) = (entry.topic, metadata.partition());

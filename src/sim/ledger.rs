@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::CloseReport;
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
 use crate::sync::{Arc, Mutex, MutexGuard};
@@ -39,6 +40,8 @@ pub(super) struct Entry {
     pub(super) called: Vec<Result<RecordMetadata, Error>>,
     /// Its callback has returned.
     pub(super) returned: bool,
+    /// A close gave it back: it is surely not in the log.
+    pub(super) given_back: bool,
 }
 
 /// What the send said.
@@ -75,8 +78,9 @@ impl Ledger {
         let mut entries = self.lock();
         let id = RecordId(entries.entries.len() as u32);
         let (sent, called) = (Sent::Pending, Vec::new());
-        let (is_loose, returned) = (false, false);
-        let entry = Entry { topic, sent, has_callback, is_loose, calm, called, returned };
+        let (is_loose, returned, given_back) = (false, false, false);
+        let entry =
+            Entry { topic, sent, has_callback, is_loose, calm, called, returned, given_back };
         entries.entries.push(entry);
         id
     }
@@ -123,6 +127,24 @@ impl Ledger {
         entry.returned = true;
         let place = entry.delivery().map(|delivery| (entry.topic, delivery.partition()));
         place.map(|place| entries.running.remove(&place));
+    }
+
+    /// A close reports: what it gives back is what was given up and is not unknown.
+    pub(super) fn give_back(&self, report: &CloseReport) {
+        let surely = report.aborted_records - report.unknown;
+        if !report.not_sent.is_empty() && report.not_sent.len() != surely {
+            let many = report.not_sent.len();
+            self.find(format!("a close gave back {many} records of {surely}"));
+        }
+        let mut entries = self.lock();
+        for record in &report.not_sent {
+            let id = record.value.as_deref().and_then(id_of);
+            let entry = id.and_then(|id| entries.entries.get_mut(id.0 as usize));
+            match entry {
+                Some(entry) if !entry.given_back => entry.given_back = true,
+                _ => entries.findings.push(format!("{record:?} was given back twice, or unsent")),
+            }
+        }
     }
 
     pub(super) fn find(&self, text: String) {

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::random::Random;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::MonoTime;
-use crate::{KafkaProducer, ProducerRecord, TopicProducer, TopicRecord};
+use crate::{KafkaProducer, ProducerRecord, Purge, TopicProducer, TopicRecord};
 
 /// What all users of a run share.
 pub(super) struct Crowd {
@@ -84,7 +84,8 @@ impl Crowd {
         self.state.lock().closing = true;
         let begun = now();
         let early = self.plan.early_close.is_some();
-        let report = producer.close(timeout);
+        let report = producer.close_and_return(timeout);
+        self.ledger.give_back(&report);
         // Its grace for a busy machine, and callbacks' last words.
         self.bound("close", begun, timeout + 750 * MS + self.plan.slow_callback);
         if !early && !report.is_clean() {
@@ -156,6 +157,7 @@ impl User {
                 }
                 1..4 => self.wait(),
                 5 => left -= self.send_all(left),
+                6 if self.random.below(4) == 0 => self.purge(),
                 4 => {
                     let burst = self.random.below(25).min(left);
                     (0..burst).for_each(|_| drop(self.send(false)));
@@ -192,6 +194,21 @@ impl User {
             }
             let pause = pick(&mut self.random, &[Duration::ZERO, MS, 400 * MS]);
             sleep(pause);
+        }
+    }
+
+    /// Gives up what was not sent, of all users.
+    fn purge(&mut self) {
+        let plan = Arc::clone(&self.crowd.plan);
+        let topic = self.random.below(plan.topics.len());
+        let name = &plan.topics[topic].0;
+        let partition = self.random.below(6) as i32 % plan.partitions(topic);
+        let what = [Purge::All, Purge::Topic(name), Purge::Partition(name, partition)];
+        let begun = now();
+        let outcome = self.producer.purge(pick(&mut self.random, &what));
+        self.crowd.bound("purge", begun, Duration::ZERO);
+        if let Err(error) = outcome {
+            self.crowd.ledger.find(format!("purge: {error}"));
         }
     }
 

@@ -7,6 +7,7 @@ mod metrics; // what is counted
 mod mock; // the client that the test answers for
 mod news; // what was not told yet, memory that is wanted, defects
 mod order; // which batches go out, when, in which order
+mod purge; // what was never sent is given up
 mod retries; // errors, backoff, leaders that move
 mod sequences; // stamps, new beginnings, what is never renumbered
 mod shutdown; // drain, give up, end
@@ -316,7 +317,7 @@ impl Scenario {
     }
 
     fn close(&self, timeout: Duration) {
-        self.accumulator.inbox.push(Event::Close(timeout));
+        self.accumulator.inbox.push(Event::Close { timeout, keeps_unsent: true });
     }
 
     /// All memory is back in the pool.

@@ -1,0 +1,97 @@
+//! What is purged, what is not, and what goes on behind it.
+
+use super::*;
+use crate::accumulator::inbox::{Event, PurgeOrder};
+use crate::error::Persisted;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// Has the sender purge; how many records that were.
+fn purge(s: &mut Scenario, topic: Option<&str>, partition: Option<i32>) -> usize {
+    let (done, purged) = (FlushWait::begin(), Arc::new(AtomicUsize::new(0)));
+    let topic = topic.map(Arc::from);
+    let order =
+        PurgeOrder { topic, partition, purged: Arc::clone(&purged), done: done.token(0, 0) };
+    s.accumulator.inbox.push(Event::Purge(order));
+    s.settle();
+    assert!(done.is_over());
+    purged.load(Ordering::Acquire)
+}
+
+#[track_caller]
+fn assert_purged(delivery: &Delivery) {
+    let error = failure(delivery);
+    assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Purged, Persisted::No));
+    assert_eq!(error.attempts, 0);
+}
+
+#[test]
+fn what_was_sent_is_left_alone_and_the_sequences_go_on() {
+    let mut s = Scenario::begun(|s| s.max_in_flight = 10);
+    let records: Vec<_> = (0..7).map(|_| s.append(0, "a")).collect();
+    // Five are outstanding at the most: the rest waits.
+    let sent = s.sent();
+    assert_eq!(sent.len(), 5);
+    let flush = s.flush();
+    assert_eq!(purge(&mut s, None, None), 2);
+    records[5..].iter().for_each(assert_purged);
+    assert!(records[..5].iter().all(is_open));
+    for (offset, sent) in (1..).zip(&sent) {
+        s.answer(sent, OK, offset);
+    }
+    assert_eq!(offset(&records[4]), Some(5));
+    assert!(flush.is_over(), "what is purged is flushed");
+    s.append(0, "b");
+    assert_eq!(s.told(), [told(0, 6, "b")], "no epoch and no sequence is lost");
+}
+
+#[test]
+fn what_lingers_is_purged_by_topic_and_partition() {
+    let mut s = Scenario::new(|s| {
+        s.leaders = vec![(1, 0); 3];
+        s.batch_size = 1000;
+        s.sender.linger = 60 * SECOND;
+    });
+    let records: Vec<_> = (0..3).map(|partition| s.append(partition, "a")).collect();
+    assert_eq!(purge(&mut s, Some("other"), None), 0);
+    assert_eq!(purge(&mut s, Some("t"), Some(1)), 1);
+    assert_purged(&records[1]);
+    assert!(is_open(&records[0]) && is_open(&records[2]));
+    assert_eq!(purge(&mut s, Some("t"), None), 2);
+    records.iter().for_each(assert_purged);
+    assert!(s.memory_is_whole());
+    // The batch was open: what comes now begins a new one.
+    let next = s.append(1, "b");
+    s.advance(60 * SECOND);
+    let sent = s.sent_one();
+    s.answer(&sent, OK, 0);
+    assert_eq!(offset(&next), Some(0));
+}
+
+#[test]
+fn what_waits_to_be_tried_again_is_left_alone() {
+    let mut s = Scenario::begun(|_| {});
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.answer(&sent, ErrorCode::NOT_ENOUGH_REPLICAS, -1);
+    let behind = s.append(0, "b");
+    assert_eq!(purge(&mut s, None, None), 1);
+    assert_purged(&behind);
+    assert!(is_open(&delivery));
+    let (_, again) = s.until_sent();
+    s.answer(&again, OK, 3);
+    assert_eq!(offset(&delivery), Some(3));
+    assert!(s.memory_is_whole());
+}
+
+#[test]
+fn a_sender_that_has_ended_has_nothing_to_purge() {
+    let mut s = Scenario::new(|_| {});
+    s.close(SECOND);
+    s.settle();
+    let now = s.now();
+    s.sender.end(now);
+    let (done, purged) = (FlushWait::begin(), Arc::new(AtomicUsize::new(0)));
+    let order = PurgeOrder { topic: None, partition: None, purged, done: done.token(0, 0) };
+    s.accumulator.inbox.push(Event::Purge(order));
+    assert!(done.is_over());
+}
