@@ -113,16 +113,19 @@ impl Node {
     }
 
     /// The ids of all its sockets.
-    pub(super) fn connections(&self) -> Vec<ConnectionId> {
-        match self.state {
-            ConnectionState::Negotiating { id, .. } | ConnectionState::Ready { id } => vec![id],
-            _ => self.racing.iter().map(|racer| racer.id).collect(),
-        }
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        let (won, racing) = match self.state {
+            ConnectionState::Negotiating { id, .. } | ConnectionState::Ready { id } => {
+                (Some(id), &[][..])
+            }
+            _ => (None, &self.racing[..]),
+        };
+        won.into_iter().chain(racing.iter().map(|racer| racer.id))
     }
 
     /// The same, which are to be closed: the racers are forgotten.
     pub(super) fn take_connections(&mut self) -> Vec<ConnectionId> {
-        let connections = self.connections();
+        let connections = self.connections().collect();
         self.racing.clear();
         connections
     }

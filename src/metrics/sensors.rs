@@ -68,8 +68,17 @@ pub(super) struct Sending {
     pub(super) in_flight: Histogram,
     pub(super) delivery: Histogram,
     /// When the oldest record of each produce request under way was appended, by the request's tag.
-    pub(super) under_way: BTreeMap<u64, MonoTime>,
+    /// Few at a time; a map would allocate with each request.
+    pub(super) under_way: Vec<(u64, MonoTime)>,
     pub(super) metadata_updated: Option<MonoTime>,
+}
+
+impl Sending {
+    /// The oldest record that is under way in a request; none if there is none any more.
+    fn set_oldest(&mut self, tag: u64, oldest: Option<MonoTime>) {
+        self.under_way.retain(|(other, _)| *other != tag);
+        self.under_way.extend(oldest.map(|oldest| (tag, oldest)));
+    }
 }
 
 /// What the client does with connections.
@@ -175,7 +184,7 @@ impl Sensors {
         let (window, sending) = (&self.settings.window, &mut self.sending);
         sending.record_send.record(window, records, now);
         sending.records_per_request.record(window, records as f64, now);
-        sending.under_way.insert(tag, oldest);
+        sending.set_oldest(tag, Some(oldest));
     }
 
     /// A batch of that request.
@@ -214,7 +223,7 @@ impl Sensors {
         now: MonoTime,
     ) {
         let (window, sending) = (&self.settings.window, &mut self.sending);
-        sending.under_way.remove(&tag);
+        sending.set_oldest(tag, None);
         let Some(latency) = latency else { return };
         sending.request_latency.record(window, millis(latency), now);
         sending.in_flight.record(window, latency, records, now);
@@ -228,10 +237,7 @@ impl Sensors {
 
     /// Some of a request's records were given up while it is under way; these are left.
     pub(crate) fn on_expired_under_way(&mut self, tag: u64, oldest: Option<MonoTime>) {
-        match oldest {
-            Some(oldest) => drop(self.sending.under_way.insert(tag, oldest)),
-            None => drop(self.sending.under_way.remove(&tag)),
-        }
+        self.sending.set_oldest(tag, oldest);
     }
 
     /// A batch was delivered, so long after its first record was appended.

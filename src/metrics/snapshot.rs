@@ -237,7 +237,7 @@ impl Sensors {
         let (sending, calls) = (&self.sending, &self.calls);
         let window = &self.settings.window;
         let queued = || gauges.queues.values();
-        let under_way = sending.under_way.values().copied();
+        let under_way = sending.under_way.iter().map(|(_, oldest)| *oldest);
         let oldest = queued().filter_map(|queue| queue.oldest).chain(under_way).min();
         let wait = calls.buffer_wait.measure(window, now);
         ProducerMetrics {
