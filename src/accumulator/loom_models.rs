@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::inbox::{Bell, Event, Inbox};
+use super::inbox::{Bell, Event, Inbox, PartitionId};
 use super::queue::{Append, Limits};
 use super::topic_map::{Placing, TopicMap};
 use super::*;
