@@ -274,7 +274,7 @@ impl KafkaChannel {
     /// The frames that were not wholly written, oldest first.
     pub(super) fn into_unsent(self) -> Vec<ReturnedFrame> {
         #[cfg(all(test, not(loom)))]
-        if is_planted(Defect::BytesLeftOver) {
+        if is_planted(Defect::BytesLeftOver) && self.reader.is_mid_frame() {
             LEFT_OVER.set(Some(self.reader));
         }
         let unsent = |out: Outgoing| ReturnedFrame {

@@ -91,6 +91,10 @@ pub(super) struct ClientEnd {
     writable_edge: bool,
 }
 
+/// No run needs more: with the shortest backoff, brokers that are out of reach for long see some
+/// thousands.
+const MOST_CONNECTIONS: usize = 10_000;
+
 impl ClientEnd {
     fn readable(&mut self) {
         self.readable_edge |= std::mem::take(&mut self.read_blocked);
@@ -240,6 +244,9 @@ impl State {
     fn connect(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
         self.net.made += 1;
         let id = self.net.made;
+        if id > MOST_CONNECTIONS {
+            self.fail(|| "it connects again and again".to_owned());
+        }
         let broker = self.cluster.broker_at(addr);
         if is_bootstrap(addr) {
             self.watch.leaders.begin_anew(id);

@@ -136,6 +136,11 @@ impl Plan {
             ends_by_drop: random.below(5) == 0,
             config,
         };
+        if plan.has_names {
+            // Each look-up is a thread's work: thousands a second would take most of a run's time.
+            let (first, last) = &mut plan.config.reconnect_backoff;
+            (*first, *last) = ((*first).max(10 * MS), (*last).max(10 * MS));
+        }
         // Before 2.0 brokers held responses back for longer than requests have time, and what was
         // sent again used more of the quota: no end of that is in sight (KIP-219).
         if !plan.releases.iter().all(|release| release.throttles_after_response()) {
