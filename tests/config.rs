@@ -319,6 +319,8 @@ const SET: &[&str] = &[
     "unknown.topic.timeout.ms=32",
     "callback.threads=29",
     "callback.max.pending=30",
+    "buffer.memory.partition.share=0.25",
+    "buffer.memory.broker.share=0.75",
     "wait.ends.linger=false",
     "close.on.drop.timeout.ms=31",
 ];
@@ -341,6 +343,8 @@ fn each_setter_sets_its_key() {
         .batch_size(14)
         .max_request_size(15)
         .buffer_memory(16)
+        .buffer_memory_partition_share(0.25)
+        .buffer_memory_broker_share(0.75)
         .max_block(ms(17))
         .partitioner(PartitionerKind::Murmur2)
         .partitioner_ignore_keys(true)
