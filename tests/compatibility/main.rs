@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kafka_producer::{Acks, Error, KafkaProducer, ProducerBuilder, ProducerRecord};
 
-use crate::kafka_harness::OldBroker;
+use crate::kafka_harness::{OldBroker, chosen_versions};
 
 #[path = "../kafka_harness/mod.rs"]
 #[allow(dead_code, unused_imports)] // most of it serves tests on clusters
@@ -25,17 +25,6 @@ const LONG: Duration = Duration::from_secs(60);
 const DELIVER: &[&str] =
     &["0.11.0.3", "1.0.0", "1.1.1", "2.0.1", "2.8.2", "3.9.1", "4.0.1", "4.3.1"];
 const TOO_OLD: &[&str] = &["0.8.2.2", "0.9.0.1", "0.10.2.2"];
-
-/// Those of `known` that are to be run; `few` unless somebody asks for more.
-fn chosen(known: &'static [&'static str], few: &[&str]) -> Vec<&'static str> {
-    let asked = std::env::var("KAFKA_VERSIONS").unwrap_or_default();
-    let is_chosen = |version: &&str| match asked.as_str() {
-        "" => few.contains(version),
-        "all" => true,
-        asked => asked.split(',').any(|one| one == *version),
-    };
-    known.iter().copied().filter(is_chosen).collect()
-}
 
 fn producer(broker: &OldBroker) -> ProducerBuilder {
     KafkaProducer::builder().bootstrap_servers(broker.bootstrap()).max_block(LONG)
@@ -83,7 +72,7 @@ fn deliver(broker: &OldBroker) {
 #[test]
 fn brokers_from_0_11_on_store_what_was_sent() {
     let test = "brokers_from_0_11_on_store_what_was_sent";
-    for version in chosen(DELIVER, &["0.11.0.3", "2.8.2"]) {
+    for version in chosen_versions(DELIVER, &["0.11.0.3", "2.8.2"]) {
         let Some(broker) = OldBroker::start_or_skip(test, version) else { return };
         deliver(&broker);
         println!("{version}: delivers");
@@ -93,7 +82,7 @@ fn brokers_from_0_11_on_store_what_was_sent() {
 #[test]
 fn older_brokers_are_refused_with_the_versions_of_both_sides() {
     let test = "older_brokers_are_refused_with_the_versions_of_both_sides";
-    for version in chosen(TOO_OLD, &["0.10.2.2"]) {
+    for version in chosen_versions(TOO_OLD, &["0.10.2.2"]) {
         let Some(broker) = OldBroker::start_or_skip(test, version) else { return };
         let producer = producer(&broker)
             .max_block(Duration::from_secs(5))

@@ -13,18 +13,19 @@
 //!     cluster.kill(cluster.leader("t", 0).expect("a leader"));
 //!     let records = cluster.consume("t", usize::MAX);
 //!
-//! Environment: `KAFKA_TESTS=require` turns a skip into a failure, `KAFKA_TESTS=skip` skips without
+//! Environment: `KAFKA_VERSIONS=all`, or `2.0.1,3.9.1`, runs tests of other versions against more of
+//! them; `KAFKA_TESTS=require` turns a skip into a failure, `KAFKA_TESTS=skip` skips without
 //! looking; `KAFKA_HOME` is an unpacked Kafka to use in place of Maven; `KAFKA_PRODUCER_CACHE` is
 //! where the jars are kept (default: the build's own folder for tests); `JAVA_HOME` as everywhere.
 
 mod cluster;
 mod installation;
-#[allow(dead_code)] // one test binary alone runs old brokers
+#[allow(dead_code)] // some test binaries alone run old brokers
 mod old;
 mod process;
 mod tools;
 
 pub use cluster::Cluster;
 #[allow(unused_imports)]
-pub use old::OldBroker;
+pub use old::{OldBroker, chosen_versions};
 pub use tools::{ConsumedRecord, TimestampType};

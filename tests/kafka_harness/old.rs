@@ -41,6 +41,17 @@ log4j.appender.out.layout=org.apache.log4j.PatternLayout
 log4j.appender.out.layout.ConversionPattern=[%d] %p %c: %m%n
 ";
 
+/// Those of `known` that are to be run: `few`, unless `KAFKA_VERSIONS` names others, or `all`.
+pub fn chosen_versions(known: &[&'static str], few: &[&str]) -> Vec<&'static str> {
+    let asked = std::env::var("KAFKA_VERSIONS").unwrap_or_default();
+    let is_chosen = |version: &&str| match asked.as_str() {
+        "" => few.contains(version),
+        "all" => true,
+        asked => asked.split(',').any(|one| one == *version),
+    };
+    known.iter().copied().filter(is_chosen).collect()
+}
+
 /// A running broker of some version.
 pub struct OldBroker {
     version: Vec<u32>,
@@ -121,6 +132,10 @@ impl OldBroker {
             Self { version, kafka, folder, port, _broker: broker, _zookeeper: zookeeper };
         started.wait_until_it_answers()?;
         Ok(started)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `host:port`.

@@ -9,10 +9,8 @@
 //! - `releases`: what older brokers answer otherwise
 //! - `world`: what the scripts need beside requests, for the test broker and for Kafka
 //!
-//! `kafka_harness` says what the runs against Kafka 4.3.1 need and how to skip or require them.
-//! Older brokers are not started here: `KAFKA_OLDER="1.0=9092 2.8=9192"` names releases and ports
-//! of brokers on this machine that were just started and create topics when asked, for a test that
-//! is ignored otherwise: `cargo test --test raw_requests older_kafkas -- --ignored`.
+//! `kafka_harness` says what the runs against Kafka need, how to skip or require them, and how to
+//! choose the older releases.
 
 #![cfg(unix)]
 
@@ -116,13 +114,13 @@ fn test_brokers_of_older_releases_keep_to_their_script() {
     }
 }
 
+/// Each release that the test broker can be. `cargo test` runs two, which other tests fetch too.
 #[test]
-#[ignore = "wants brokers of older releases, started by hand and named in KAFKA_OLDER"]
 fn older_kafkas_keep_to_their_script() {
-    let brokers = std::env::var("KAFKA_OLDER").expect("KAFKA_OLDER: RELEASE=PORT ...");
-    assert!(!brokers.trim().is_empty(), "KAFKA_OLDER names no broker");
-    for broker in brokers.split_whitespace() {
-        let (release, port) = broker.split_once('=').expect("RELEASE=PORT");
-        releases::run(port.parse().expect("a port"), releases::named(release));
+    let test = "older_kafkas_keep_to_their_script";
+    let known = ["0.11.0.3", "1.0.0", "1.1.1", "2.0.1", "2.8.2", "3.9.1", "4.0.1", "4.3.1"];
+    for version in kafka_harness::chosen_versions(&known, &["0.11.0.3", "2.8.2"]) {
+        let Some(broker) = kafka_harness::OldBroker::start_or_skip(test, version) else { return };
+        releases::run(broker.port(), releases::named(version));
     }
 }

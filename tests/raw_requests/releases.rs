@@ -11,9 +11,10 @@ use crate::world::{new_producer_id, wait_until};
 const NONE: ErrorCode = ErrorCode::NONE;
 const OUT_OF_ORDER: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
 
-/// The release as an administrator writes it.
-pub fn named(name: &str) -> Release {
-    match name {
+/// The release that a version is of.
+pub fn named(version: &str) -> Release {
+    let release = version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    match release.as_str() {
         "0.11" => Release::V0_11,
         "1.0" => Release::V1_0,
         "1.1" => Release::V1_1,
@@ -22,7 +23,7 @@ pub fn named(name: &str) -> Release {
         "3.9" => Release::V3_9,
         "4.0" => Release::V4_0,
         "4.3" => Release::V4_3,
-        _ => panic!("no such release: {name}"),
+        _ => panic!("no such release: {version}"),
     }
 }
 
