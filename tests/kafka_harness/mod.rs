@@ -13,7 +13,7 @@
 //!     cluster.kill(cluster.leader("t", 0).expect("a leader"));
 //!     let records = cluster.consume("t", usize::MAX);
 //!
-//! Environment: `KAFKA_VERSIONS=all`, or `2.0.1,3.9.1`, runs tests of other versions against more of
+//! Environment: `KAFKA_VERSIONS=all`, or `2.0.1,3.9.1`, runs tests of old versions against
 //! them; `KAFKA_TESTS=require` turns a skip into a failure, `KAFKA_TESTS=skip` skips without
 //! looking; `KAFKA_HOME` is an unpacked Kafka to use in place of Maven; `KAFKA_PRODUCER_CACHE` is
 //! where the jars are kept (default: the build's own folder for tests); `JAVA_HOME` as everywhere.
