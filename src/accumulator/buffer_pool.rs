@@ -488,8 +488,11 @@ mod tests {
         let (begins, begun) = std::sync::mpsc::channel();
         let waiter = std::thread::spawn(move || {
             let clock = Clock::system();
+            let deadline = clock.now() + Duration::from_secs(30);
             begins.send(()).unwrap();
-            pool.wait(place, &clock, clock.now() + Duration::from_secs(30))
+            let waited = pool.wait(place, &clock, deadline);
+            assert!(clock.now() < deadline, "it was the deadline that ended the wait");
+            waited
         });
         begun.recv().unwrap();
         (0..1000).for_each(|_| std::thread::yield_now());
