@@ -199,9 +199,11 @@ impl Core {
     /// The record ready to be appended, if it is surely sound and its partition is plain.
     #[inline(always)]
     fn plain<'r>(&self, topic: &Topic, record: &'r TopicRecord<'_>) -> Option<(u32, Append<'r>)> {
+        if !self.is_surely_small(record) || record.validate().is_err() {
+            return None;
+        }
         let (partition, sticky) = self.plain_partition(topic, record)?;
-        (record.validate().is_ok() && self.is_surely_small(record))
-            .then(|| (partition, append_of(record, sticky)))
+        Some((partition, append_of(record, sticky)))
     }
 
     /// The way of all records: interceptors, and then the rest.

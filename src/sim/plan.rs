@@ -12,6 +12,10 @@ pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// `metadata.recovery.rebootstrap.trigger.ms`, where it is short.
 const REBOOTSTRAP: Duration = Duration::from_secs(2);
+/// Sends that a seed has at least,
+pub(super) const WORK: usize = 500;
+/// and faults.
+pub(super) const FAULTS: usize = 3;
 
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -44,7 +48,8 @@ pub(super) struct Plan {
     pub(super) faults: Vec<(Duration, Fault)>,
     /// When all is well again.
     pub(super) calm_at: Duration,
-    /// When, and with how much time, the producer is closed under its users' hands.
+    /// From when on, once it has had its `WORK`, and with how much time the producer is closed
+    /// under its users' hands.
     pub(super) early_close: Option<(Duration, Duration)>,
     /// The last handle is dropped in place of a close.
     pub(super) ends_by_drop: bool,
@@ -106,11 +111,12 @@ impl Plan {
         let brokers = pick(random, &[1, 2, 3, 3, 3, 4, 5, 7]);
         let config = Config::of(random);
         let calm_at = pick(random, &[2, 4, 8, 16]) * SECOND;
-        let records = (460, 60);
-        let users = pick(random, &[2, 3, 4, 6]);
-        let think = calm_at.mul_f64(1.6) * users as u32 / records.0 as u32;
         let early = random.below(6) == 0;
         let close = (between(random, calm_at / 8, calm_at), between(random, MS, 8 * SECOND));
+        // Where it is closed early there are some left for a producer that is closed.
+        let records = if early { (WORK + 100, 0) } else { (WORK - 40, 60) };
+        let users = pick(random, &[2, 3, 4, 6]);
+        let think = calm_at.mul_f64(1.6) * users as u32 / records.0 as u32;
         let mut plan = Self {
             seed,
             releases: releases(random, brokers),
@@ -324,11 +330,12 @@ fn weather(random: &mut Random, config: &Config) -> Weather {
 fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
     let kinds: Vec<Kind> = (0..2 + random.below(5)).map(|_| pick(random, &Kind::ALL)).collect();
     let most = pick(random, &[3, 10, 25]);
-    let count = 3 + random.below(most);
+    let count = FAULTS + random.below(most);
+    let until = plan.early_close.map_or(plan.calm_at.mul_f64(0.9), |(at, _)| at);
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
             let kind = pick(random, &kinds);
-            let at = between(random, Duration::ZERO, plan.calm_at.mul_f64(0.9));
+            let at = between(random, Duration::ZERO, until);
             (at, Fault::of(kind, random, plan))
         })
         .collect();
@@ -349,6 +356,18 @@ mod tests {
         let limited: Vec<Plan> = plans().filter(|plan| plan.quota.is_some()).collect();
         let holds_back = |plan: &Plan| !plan.releases.iter().all(|r| r.throttles_after_response());
         assert!(limited.len() > 20 && !limited.iter().any(holds_back));
+    }
+
+    /// An answer about old brokers starts the search for new ones only after its trigger; and each
+    /// attempt at a name is a thread's work.
+    #[test]
+    fn brokers_that_are_replaced_can_be_found() {
+        let replaced: Vec<Plan> = plans().filter(|plan| plan.strikes(Kind::Replace)).collect();
+        let is_short = |plan: &Plan| plan.config.rebootstrap == Some(REBOOTSTRAP);
+        assert!(replaced.len() > 20 && replaced.iter().all(is_short));
+        let named: Vec<Plan> = plans().filter(|plan| plan.has_names).collect();
+        let is_calm = |plan: &Plan| plan.config.reconnect_backoff.0 >= 10 * MS;
+        assert!(named.len() > 20 && named.iter().all(is_calm));
     }
 
     #[test]

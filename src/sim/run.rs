@@ -10,9 +10,9 @@ use super::cluster::{PORT, bootstrap_host, look_up};
 use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
-use super::plan::{CallbackKind, Plan, SECOND};
+use super::plan::{CallbackKind, MS, Plan, SECOND, WORK};
 use super::trace::Line;
-use super::users::{Crowd, User, sleep_until};
+use super::users::{Crowd, User, sleep, sleep_until};
 use super::world::{Seat, World, seat};
 use crate::accumulator::RecordAccumulator;
 use crate::client::ThreadResolver;
@@ -116,6 +116,9 @@ fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
     }
     if let Some((at, timeout)) = plan.early_close {
         sleep_until(at);
+        while crowd.ledger.lock().entries.len() < WORK {
+            sleep(MS);
+        }
         crowd.close(&producer, timeout);
     }
     crowd.wait_for_all();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::faults::Kind;
-use super::plan::Plan;
+use super::plan::{FAULTS, Plan, WORK};
 use super::run::{Report, run};
 use crate::planted::Defect;
 use crate::sync::Mutex;
@@ -26,6 +26,8 @@ struct Sum {
     struck: BTreeMap<Kind, u64>,
     covered: BTreeMap<&'static str, u64>,
     busiest_second: u64,
+    /// Seeds with less work than each is to have.
+    idle: Vec<u64>,
     failures: Vec<(u64, String)>,
 }
 
@@ -34,6 +36,9 @@ impl Sum {
         self.runs += 1;
         self.lasted += report.lasted;
         self.records += report.records;
+        if report.records < WORK || report.struck.values().sum::<u64>() < FAULTS as u64 {
+            self.idle.push(report.seed);
+        }
         for (kind, times) in report.struck {
             *self.struck.entry(kind).or_default() += times;
         }
@@ -49,6 +54,8 @@ impl Sum {
         let explained = self.failures.iter().map(|(seed, _)| run(*seed, true, None).explained());
         let failures: Vec<_> = explained.collect();
         assert!(failures.is_empty(), "{}", failures.join("\n"));
+        let idle = &self.idle;
+        assert!(idle.is_empty(), "fewer than {WORK} sends or {FAULTS} faults: seeds {idle:?}");
     }
 
     fn tell(&self, took: Duration) -> String {

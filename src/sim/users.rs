@@ -44,7 +44,7 @@ pub(super) fn now() -> MonoTime {
     seat().map_or(MonoTime::ZERO, |seat| seat.now())
 }
 
-fn sleep(time: Duration) {
+pub(super) fn sleep(time: Duration) {
     seat().into_iter().for_each(|seat| seat.sleep(time));
 }
 
@@ -171,10 +171,8 @@ impl User {
                 }
             }
         }
-        if plan.early_close.is_none() {
-            // Whoever was held up catches up.
-            (0..left).for_each(|_| drop(self.send(false)));
-        }
+        // Whoever was held up catches up.
+        (0..left).for_each(|_| drop(self.send(false)));
     }
 
     fn work_when_calm(&mut self) {
