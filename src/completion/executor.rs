@@ -12,20 +12,23 @@ use super::callback::{CompletedBatch, Context, in_callback};
 use super::flush::FlushToken;
 use super::lane::Lane;
 use super::log_relay::LogEvent;
-use super::pool::Pool;
+use super::pool::{Limits, Pool, ThreadState};
 use super::slots::Slots;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
 use crate::time::Clock;
+#[cfg(all(test, loom))]
+use crate::time::MonoTime;
 
 /// A thread pool of the program's own, to run callbacks on in place of the producer's threads.
 ///
 /// `execute` is called on a thread of the producer that does nothing else, with the callbacks of
 /// one batch at a time. It may run the task at once or hand it to another thread. A partition's
 /// next task comes only after its last one has run, so callbacks of one partition keep their order
-/// on any pool. A task that is dropped counts as run: its callbacks are dropped with it, and told
-/// in the report of `close`.
+/// on any pool. A task that is dropped counts as run: its callbacks are dropped with it, and
+/// counted in [`CloseReport::callbacks_left`](crate::CloseReport::callbacks_left) and in the
+/// metrics.
 ///
 /// ```
 /// use kafka_producer::{CallbackTask, Executor};
@@ -120,7 +123,8 @@ impl fmt::Debug for ExecutorKind {
 /// What `close` left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CallbacksLeft {
-    /// Callbacks that had not finished at the deadline; those not begun never will be.
+    /// Callbacks that had not finished at the deadline; those not begun never will be. And all that
+    /// were dropped before, as by the user's executor.
     pub(crate) callbacks: usize,
     /// Threads that were in user code at the deadline and were detached.
     pub(crate) threads_stuck: usize,
@@ -131,6 +135,7 @@ pub(crate) struct CallbackExecutor {
     pool: Arc<Pool>,
     is_inline: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    clock: Clock,
     /// The process whose threads they are; a forked child has none of them.
     process: u32,
 }
@@ -154,6 +159,7 @@ impl CallbackExecutor {
             pool: Arc::new(Pool::new(threads, slots)),
             is_inline: threads == 0,
             threads: Mutex::new(Vec::with_capacity(threads)),
+            clock: Clock::system(),
             process: process::id(),
         };
         // Should one of them fail to start, dropping the executor ends those before it.
@@ -226,61 +232,55 @@ impl CallbackExecutor {
         self.pool.dropped()
     }
 
-    /// Lets the threads end by themselves once all callbacks have run. Waits for nothing, so the
-    /// sender may call it as its last act. A batch submitted later may be dropped.
-    pub(crate) fn begin_close(&self) {
-        self.pool.begin_close();
+    /// The sender's last act: no batch is submitted any more. Lets the threads end by themselves
+    /// once all callbacks have run. Waits for nothing.
+    pub(crate) fn expect_no_more(&self) {
+        self.pool.expect_no_more();
     }
 
-    /// Waits until all submitted callbacks have run and ends the threads. At the deadline the
-    /// remaining callbacks are given up, and a thread in user code is detached. A second call
-    /// finds nothing to do.
+    /// Waits until the sender has submitted its last, all callbacks have run, and the threads have
+    /// ended. At the deadline the remaining callbacks are given up, and a thread in user code is
+    /// detached. Of several calls at the same time the earliest deadline counts for all; a later
+    /// one finds nothing to do.
     ///
-    /// Call it outside callbacks, and after the sender has submitted its last batch.
+    /// Call it outside callbacks.
     pub(crate) fn close(&self, timeout: Duration) -> CallbacksLeft {
         debug_assert!(!in_callback(), "a callback would wait for itself");
         if self.is_foreign() {
             return CallbacksLeft::default();
         }
-        let clock = Clock::system();
-        let deadline = clock.now() + timeout;
-        let dropped_before = self.pool.dropped();
-        self.pool.begin_close();
+        let begun = self.clock.now();
         let last_call = Self::LAST_CALL.min(timeout / 8);
-        if !self.pool.wait_for_end(timeout - last_call) {
+        self.pool.limit(Limits { last_call: begun + (timeout - last_call), end: begun + timeout });
+        if !self.pool.wait_for_end(&self.clock, |limits| limits.last_call) {
             self.pool.abandon();
-            self.pool.wait_for_end(deadline.since(clock.now()));
+            self.pool.wait_for_end(&self.clock, |limits| limits.end);
         }
         // Should the sender itself be stuck, in a callback under `Inline`, it finds the end there.
         self.pool.abandon();
-        let threads_stuck = self.join_ended(&self.pool.wait_for_idle_threads());
-        if threads_stuck == 0 {
-            // A stuck thread may be in the logger, and logs the rest itself should it return.
-            self.pool.logs.drain_rest();
+        let threads = self.pool.wait_for_idle_threads();
+        self.join_ended(&threads);
+        let dropped = usize::try_from(self.pool.dropped()).unwrap_or(usize::MAX);
+        CallbacksLeft {
+            callbacks: self.pool.outstanding().saturating_add(dropped),
+            threads_stuck: threads.iter().filter(|state| state.may_be_in_user_code()).count(),
         }
-        let dropped = self.pool.dropped() - dropped_before;
-        let dropped = usize::try_from(dropped).unwrap_or(usize::MAX);
-        CallbacksLeft { callbacks: self.pool.outstanding() + dropped, threads_stuck }
     }
 
     /// In a model: waits until all threads have ended, detached ones too.
     #[cfg(all(test, loom))]
     pub(super) fn wait_for_threads(&self) {
-        assert!(self.pool.wait_for_end(Duration::MAX));
+        assert!(self.pool.wait_for_end(&self.clock, |_| MonoTime::MAX));
     }
 
-    /// Joins the threads that have ended, detaches the others and counts them.
-    fn join_ended(&self, has_ended: &[bool]) -> usize {
+    /// Joins the threads that have ended and detaches the others, if no other call has done so.
+    fn join_ended(&self, states: &[ThreadState]) {
         let threads = std::mem::take(&mut *self.threads.lock());
-        let mut detached = 0;
-        for (thread, has_ended) in threads.into_iter().zip(has_ended) {
-            if !has_ended {
-                detached += 1;
-            } else if thread.join().is_err() {
+        for (thread, state) in threads.into_iter().zip(states) {
+            if *state == ThreadState::Ended && thread.join().is_err() {
                 debug_assert!(false, "user code's panics are caught, and ours are defects");
             }
         }
-        detached
     }
 
     fn is_foreign(&self) -> bool {
@@ -295,7 +295,7 @@ impl Drop for CallbackExecutor {
             // The handles name threads that do not exist here, and a lock may be held by one.
             std::mem::forget(std::mem::take(self.threads.get_mut()));
         } else {
-            self.pool.begin_close();
+            self.pool.expect_no_more();
         }
     }
 }

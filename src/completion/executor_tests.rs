@@ -91,6 +91,12 @@ fn to_channel() -> (CallbackExecutor, mpsc::Receiver<CallbackTask>) {
     (executor(ExecutorKind::Custom(Arc::new(ToChannel(Mutex::new(sender))))), tasks)
 }
 
+/// The sender has submitted its last, and the producer is closed.
+fn close(executor: &CallbackExecutor, timeout: Duration) -> CallbacksLeft {
+    executor.expect_no_more();
+    executor.close(timeout)
+}
+
 #[test]
 fn pending_callbacks_are_small() {
     assert!(size_of::<PendingCallback>() <= 48, "{} bytes", size_of::<PendingCallback>());
@@ -125,7 +131,7 @@ fn callbacks_are_told_of_success_and_failure_on_a_named_thread() {
     assert_eq!((metadata.key_size(), metadata.value_size()), (None, Some(3)));
     assert_eq!(name.as_deref(), Some("kp-test-callback-0"));
     assert!(matches!(results.recv().unwrap().0, Err(Error::Closed)));
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
 }
 
 #[test]
@@ -153,7 +159,7 @@ fn one_lanes_callbacks_run_one_at_a_time_in_order_on_four_threads() {
             submit(&executor, &lanes[lane], vec![one(2 * batch), one(2 * batch + 1)]);
         }
     }
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
     for seen in seen {
         assert_eq!(*seen.lock(), (0..2 * BATCHES).collect::<Vec<_>>());
     }
@@ -172,7 +178,7 @@ fn several_lanes_run_at_once_on_several_threads() {
         });
         submit(&executor, &Arc::new(Lane::new()), vec![wait]);
     }
-    assert_eq!(executor.close(LONG), all_done(), "all three met");
+    assert_eq!(close(&executor, LONG), all_done(), "all three met");
 }
 
 #[test]
@@ -190,7 +196,7 @@ fn a_busy_lane_lets_others_have_their_turn() {
     submit(&executor, &busy, vec![note("busy 3")]);
     submit(&executor, &other, vec![note("other")]);
     start.send(()).unwrap();
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
     assert_eq!(*order.lock(), ["busy 1", "other", "busy 2", "busy 3"]);
 }
 
@@ -214,7 +220,7 @@ fn a_slot_is_freed_as_its_callback_begins() {
         assert_eq!(executor.outstanding(), left + 1, "the running one is not finished");
         go_on.send(()).unwrap();
     }
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
 }
 
 #[test]
@@ -236,7 +242,7 @@ fn a_panic_is_counted_and_the_next_callback_runs() {
     ];
     submit(&executor, &Arc::new(Lane::new()), callbacks);
     runs.recv().unwrap();
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
     assert_eq!((executor.panicked(), executor.dropped()), (3, 0));
     assert_eq!(drops.load(Ordering::SeqCst), 2);
     assert_eq!(executor.slots().used(), 0);
@@ -262,7 +268,7 @@ fn a_flush_waits_for_callbacks_and_counts_them() {
     let nothing = FlushWait::begin();
     submit_for(&executor, &Arc::new(Lane::new()), Vec::new(), &nothing);
     assert!(nothing.is_over(), "a batch without callbacks holds no flush up");
-    executor.close(LONG);
+    close(&executor, LONG);
 }
 
 #[test]
@@ -291,8 +297,9 @@ fn a_stuck_callback_does_not_hold_close_up() {
     submit(&executor, &lane, vec![stuck, behind()]);
     submit(&executor, &lane, vec![behind()]);
     let stuck_thread = begins.recv().unwrap();
-    let left = executor.close(Duration::from_millis(20));
+    let left = close(&executor, Duration::from_millis(20));
     assert_eq!(left, CallbacksLeft { callbacks: 3, threads_stuck: 1 });
+    assert_eq!(executor.close(LONG), left, "a later close finds the same");
     // Once it comes back, the thread that was stuck drops what is left; no other thread does.
     drop((lane, executor));
     assert!(drops.try_recv().is_err());
@@ -301,15 +308,38 @@ fn a_stuck_callback_does_not_hold_close_up() {
     assert_eq!(drops.recv().unwrap(), stuck_thread);
 }
 
+/// The thread that is stuck counts for both, and none of them waits longer than the more hurried.
+#[test]
+fn closes_at_the_same_time_end_with_the_first_that_gives_up() {
+    let executor = threads(1);
+    let (begun, begins) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let stuck = callback(move || {
+        begun.send(()).unwrap();
+        released.recv().unwrap();
+    });
+    submit(&executor, &Arc::new(Lane::new()), vec![stuck, callback(|| panic!("it must not run"))]);
+    begins.recv().unwrap();
+    executor.expect_no_more();
+    let [patient, hurried] = thread::scope(|scope| {
+        let patient = scope.spawn(|| executor.close(LONG));
+        let hurried = executor.close(NO_TIME);
+        [patient.join().unwrap(), hurried]
+    });
+    assert_eq!(hurried, CallbacksLeft { callbacks: 2, threads_stuck: 1 });
+    assert_eq!(patient, hurried);
+    release.send(()).unwrap();
+}
+
 #[test]
 fn close_at_once_ends_idle_threads() {
     for kind in [ExecutorKind::Threads(4), ExecutorKind::Inline] {
         let executor = executor(kind);
-        assert_eq!(executor.close(NO_TIME), all_done());
-        assert_eq!(executor.close(NO_TIME), all_done(), "it may be repeated");
+        assert_eq!(close(&executor, NO_TIME), all_done());
+        assert_eq!(close(&executor, NO_TIME), all_done(), "it may be repeated");
     }
     let (executor, tasks) = to_channel();
-    assert_eq!(executor.close(NO_TIME), all_done());
+    assert_eq!(close(&executor, NO_TIME), all_done());
     assert!(tasks.recv().is_err(), "the user's executor is dropped with its thread");
 }
 
@@ -325,7 +355,7 @@ fn close_runs_what_was_submitted_before() {
             });
             submit(&executor, &Arc::new(Lane::new()), vec![count]);
         }
-        assert_eq!(executor.close(LONG), all_done());
+        assert_eq!(close(&executor, LONG), all_done());
         assert_eq!(ran.load(Ordering::SeqCst), 10);
     }
 }
@@ -346,21 +376,30 @@ fn threads_end_by_themselves_after_begin_close() {
         submit(&executor, &Arc::new(Lane::new()), vec![enter]);
     }
     drop(alive);
-    executor.begin_close();
+    executor.expect_no_more();
     assert!(ended.recv().is_err());
 }
 
 #[test]
-fn a_batch_that_comes_too_late_is_dropped_and_counted() {
+fn a_batch_that_comes_too_late_is_dropped_on_a_callback_thread_and_counted() {
+    struct Tells(mpsc::Sender<Option<String>>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.send(thread::current().name().map(str::to_owned)).unwrap();
+            panic!("in a payload's drop");
+        }
+    }
     let executor = threads(1);
-    executor.close(LONG);
-    let drops = Arc::new(AtomicUsize::new(0));
-    let payload = Payload { drops: drops.clone(), panics: true };
-    let flush = FlushWait::begin();
+    // The sender is so late that the close has given it up.
+    assert_eq!(executor.close(Duration::from_millis(5)), all_done());
+    let (told, dropped_on) = mpsc::channel();
+    let payload = Tells(told);
+    let (flush, clock) = (FlushWait::begin(), Clock::system());
     submit_for(&executor, &Arc::new(Lane::new()), vec![callback(move || drop(payload))], &flush);
-    assert_eq!((executor.dropped(), executor.outstanding()), (1, 0));
-    assert_eq!((drops.load(Ordering::SeqCst), executor.slots().used()), (1, 0));
-    assert!(flush.is_over());
+    assert_eq!(dropped_on.recv().unwrap().as_deref(), Some("kp-test-callback-0"));
+    flush.wait(&clock, clock.now() + LONG).unwrap();
+    assert_eq!(close(&executor, LONG), CallbacksLeft { callbacks: 1, threads_stuck: 0 });
+    assert_eq!((executor.dropped(), executor.slots().used()), (1, 0));
 }
 
 #[test]
@@ -382,7 +421,7 @@ fn a_users_pool_gets_one_task_of_a_lane_at_a_time() {
     first.run();
     tasks.recv().unwrap().run();
     assert_eq!(*order.lock(), [9, 1, 2, 3]);
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
 }
 
 #[test]
@@ -403,7 +442,7 @@ fn a_task_that_the_pool_drops_frees_its_slots_and_lets_the_lane_go_on() {
     assert_eq!(drops.load(Ordering::SeqCst), 1);
     tasks.recv().unwrap().run();
     runs.recv().unwrap();
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), CallbacksLeft { callbacks: 2, threads_stuck: 0 });
 }
 
 #[test]
@@ -419,14 +458,14 @@ fn a_users_pool_that_panics_or_holds_tasks_back_does_no_harm() {
     submit_for(&panicking, &Arc::new(Lane::new()), vec![callback(|| ())], &flush);
     let clock = Clock::system();
     assert!(flush.wait(&clock, clock.now() + LONG).is_ok());
-    assert_eq!(panicking.close(LONG), all_done());
+    assert_eq!(close(&panicking, LONG), CallbacksLeft { callbacks: 1, threads_stuck: 0 });
     assert_eq!((panicking.panicked(), panicking.dropped()), (1, 1));
 
     let (holding, tasks) = to_channel();
     let (ran, runs) = mpsc::channel();
     submit(&holding, &Arc::new(Lane::new()), vec![callback(move || ran.send(()).unwrap())]);
     let task = tasks.recv().unwrap();
-    let left = holding.close(Duration::from_millis(5));
+    let left = close(&holding, Duration::from_millis(5));
     assert_eq!(left, CallbacksLeft { callbacks: 1, threads_stuck: 0 });
     task.run();
     assert!(runs.recv().is_err(), "after the close has given up, it is dropped");
@@ -471,7 +510,7 @@ fn a_callback_knows_where_it_is_and_may_wait_for_other_records() {
         other.complete(Outcome::Delivered { base_offset: 3, log_append_time: None });
         let (_, _, waited) = results.recv().unwrap();
         assert_eq!(waited.unwrap().unwrap().offset(), Some(3));
-        assert_eq!(executor.close(LONG), all_done());
+        assert_eq!(close(&executor, LONG), all_done());
     }
     pooled.join().unwrap();
     assert!(!in_callback() && refuse_in_callback("flush").is_ok());
@@ -488,7 +527,7 @@ fn a_callback_may_submit_more_work_without_waiting() {
     };
     submit(&executor, &lane, vec![again]);
     runs.recv().unwrap();
-    assert_eq!(executor.close(LONG), all_done());
+    assert_eq!(close(&executor, LONG), all_done());
 }
 
 /// CFG-23: a build that fails after its first threads were started drops them, and they end.

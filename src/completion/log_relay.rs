@@ -88,7 +88,7 @@ impl LogRelay {
         !self.receiver.is_empty() && !self.draining.swap(true, Ordering::SeqCst)
     }
 
-    /// Logs all that is left, whoever was to do it: for the end, when no thread is there to.
+    /// Logs all that is left, here and now: for a sender that runs user code itself.
     pub(super) fn drain_rest(&self) {
         while self.drain_turn() {}
     }

@@ -208,7 +208,7 @@ fn callbacks_handed_over_before_close_run_once_each_and_a_partitions_in_order() 
             executor.submit(lane, with_callback(&executor, &ran, number));
         }
         executor.tell();
-        executor.begin_close();
+        executor.expect_no_more();
         assert_eq!(executor.close(LONG), CallbacksLeft::default());
         let mut order = ran.order.lock().clone();
         order.retain(|number| *number < 10);
@@ -232,7 +232,7 @@ fn handed_over_during_close(time: Duration) {
                 executor.submit(&lane, batch);
                 executor.tell();
             }
-            executor.begin_close();
+            executor.expect_no_more();
         }
     });
     let left = executor.close(time);

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::planted::{Defect, is_planted};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::time::{Clock, MonoTime};
 
 /// What the executor and its threads share. A thread that is stuck for ever keeps this alive, and
 /// nothing else of the producer.
@@ -35,21 +36,33 @@ pub(super) struct Pool {
     pub(super) logs: LogRelay,
     /// Callbacks submitted that have neither finished nor been dropped.
     outstanding: AtomicUsize,
-    /// No more batches will come. `SeqCst`, as `outstanding`: whichever of the last callback and
-    /// the close comes second sees the other, and stops the threads.
-    closing: AtomicBool,
-    /// The close's time is up: callbacks are dropped, not run.
+    /// The sender has submitted its last batch: no thread ends before, so that what comes late has
+    /// one to go to. `SeqCst`, as `outstanding` and `abandoned`: whichever of the last callback,
+    /// the last batch and the end of a close's time comes last sees the others, and stops the
+    /// threads.
+    complete: AtomicBool,
+    /// A close's time is up: callbacks are dropped, not run.
     abandoned: AtomicBool,
     panicked: AtomicU64,
     dropped: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct RunQueue {
     ready: VecDeque<Work>,
     /// Threads end once `ready` is empty.
     stopping: bool,
     threads: Vec<ThreadState>,
+    limits: Limits,
+}
+
+/// Until when a close waits; of several at the same time, the earliest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Callbacks that have not begun by then are given up.
+    pub(super) last_call: MonoTime,
+    /// Threads that have not ended by then are left to themselves.
+    pub(super) end: MonoTime,
 }
 
 #[derive(Debug)]
@@ -59,7 +72,7 @@ enum Work {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ThreadState {
+pub(super) enum ThreadState {
     /// Waits for work, or is about to look for some.
     Idle,
     /// May be in user code.
@@ -92,6 +105,10 @@ impl ThreadState {
     fn serves_no_more(self) -> bool {
         matches!(self, Self::Leaving | Self::Ended)
     }
+
+    pub(super) fn may_be_in_user_code(self) -> bool {
+        matches!(self, Self::Busy | Self::Leaving)
+    }
 }
 
 impl Pool {
@@ -99,16 +116,21 @@ impl Pool {
     const LEAVE: Duration = Duration::from_millis(100);
 
     pub(super) fn new(threads: usize, slots: Arc<Slots>) -> Self {
-        let threads = vec![ThreadState::Idle; threads];
+        let run_queue = RunQueue {
+            ready: VecDeque::new(),
+            stopping: false,
+            threads: vec![ThreadState::Idle; threads],
+            limits: Limits { last_call: MonoTime::MAX, end: MonoTime::MAX },
+        };
         Self {
-            run_queue: Mutex::new(RunQueue { threads, ..RunQueue::default() }),
+            run_queue: Mutex::new(run_queue),
             work: Condvar::new(),
             untold: AtomicBool::new(false),
             ending: Condvar::new(),
             slots,
             logs: LogRelay::new(),
             outstanding: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             panicked: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -136,7 +158,8 @@ impl Pool {
         self.outstanding.fetch_add(callbacks, Ordering::SeqCst);
     }
 
-    /// Has a lane served. With no thread left to do so its batches are dropped here.
+    /// Has a lane served. With no thread left to do so its batches are dropped here, which is on a
+    /// thread of the user's pool: ours outlive the sender, unless a defect ends them.
     pub(super) fn schedule(self: &Arc<Self>, lane: Arc<Lane>) {
         self.schedule_untold(lane);
         self.tell();
@@ -153,7 +176,7 @@ impl Pool {
         }
     }
 
-    /// Has the log relay drained, by whoever closes the pool if no thread is left.
+    /// Has the log relay drained.
     pub(super) fn schedule_logs(&self) {
         self.push(Work::Logs);
         self.tell();
@@ -304,56 +327,68 @@ impl Pool {
     fn on_finished(&self) {
         let before = self.outstanding.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0);
-        if before == 1 && self.closing.load(Ordering::SeqCst) {
-            self.stop_if_drained();
+        if before == 1 && self.complete.load(Ordering::SeqCst) {
+            self.stop_if_due();
         }
     }
 
     /// No more batches come: the threads end once all callbacks have run. Waits for nothing.
-    pub(super) fn begin_close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
+    pub(super) fn expect_no_more(&self) {
+        self.complete.store(true, Ordering::SeqCst);
         self.tell();
-        self.stop_if_drained();
+        self.stop_if_due();
     }
 
-    fn stop_if_drained(&self) {
-        if self.outstanding() == 0 {
-            self.stop();
+    fn stop_if_due(&self) {
+        let has_all = self.complete.load(Ordering::SeqCst);
+        if has_all && (self.outstanding() == 0 || self.is_abandoned()) {
+            self.run_queue.lock().stopping = true;
+            self.work.notify_all();
         }
     }
 
-    fn stop(&self) {
-        self.run_queue.lock().stopping = true;
-        self.work.notify_all();
-    }
-
-    /// From now on callbacks are dropped and not run, and the threads end.
+    /// From now on callbacks are dropped and not run.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::SeqCst);
-        self.stop();
+        self.stop_if_due();
     }
 
     fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::SeqCst)
     }
 
-    /// Waits until all threads have ended; false if some have not in that time.
-    pub(super) fn wait_for_end(&self, at_most: Duration) -> bool {
+    /// Has every close wait no longer than this.
+    pub(super) fn limit(&self, limits: Limits) {
         let mut queue = self.run_queue.lock();
-        let goes_on =
-            |queue: &mut RunQueue| queue.threads.iter().any(|state| *state != ThreadState::Ended);
-        !self.ending.wait_while_for(&mut queue, goes_on, at_most).timed_out()
+        queue.limits.last_call = queue.limits.last_call.min(limits.last_call);
+        queue.limits.end = queue.limits.end.min(limits.end);
+        drop(queue);
+        self.ending.notify_all();
     }
 
-    /// After `stop`: waits until each thread has ended or is in user code, and tells for each
-    /// whether it has ended. That takes no more than a thread's wake-up, or [`LEAVE`](Self::LEAVE)
-    /// if the user's executor hangs while it is dropped.
-    pub(super) fn wait_for_idle_threads(&self) -> Vec<bool> {
+    /// Waits until all threads have ended; false if some have not by that one of the limits.
+    pub(super) fn wait_for_end(&self, clock: &Clock, until: impl Fn(&Limits) -> MonoTime) -> bool {
         let mut queue = self.run_queue.lock();
-        let any_is = |state| move |queue: &mut RunQueue| queue.threads.contains(&state);
+        while queue.threads.iter().any(|state| *state != ThreadState::Ended) {
+            let left = until(&queue.limits).since(clock.now());
+            if left.is_zero() {
+                return false;
+            }
+            self.ending.wait_for(&mut queue, left);
+        }
+        true
+    }
+
+    /// After [`abandon`](Self::abandon): waits until each thread has ended or is in user code. That
+    /// takes no more than a thread's wake-up, or [`LEAVE`](Self::LEAVE) if the user's executor
+    /// hangs while it is dropped. While the sender may still submit none ends, nor is waited for.
+    pub(super) fn wait_for_idle_threads(&self) -> Vec<ThreadState> {
+        let mut queue = self.run_queue.lock();
+        let any_is =
+            |state| move |queue: &mut RunQueue| queue.stopping && queue.threads.contains(&state);
         self.ending.wait_while(&mut queue, any_is(ThreadState::Idle));
         self.ending.wait_while_for(&mut queue, any_is(ThreadState::Leaving), Self::LEAVE);
-        queue.threads.iter().map(|state| *state == ThreadState::Ended).collect()
+        queue.threads.clone()
     }
 }
 

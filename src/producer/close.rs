@@ -30,6 +30,7 @@ pub struct CloseReport {
     /// back, and once; otherwise it is empty.
     pub not_sent: Vec<OwnedRecord>,
     /// Callbacks that had not finished when the time was over; those not begun never will be.
+    /// Callbacks that the program's own [`Executor`](crate::Executor) has ever dropped count too.
     pub callbacks_left: usize,
     /// Threads that were in user code, or in the system's name resolution, when the time was over
     /// and were left to themselves.
@@ -92,21 +93,19 @@ impl Core {
         if let Some(report) = self.report.get() {
             return report.clone();
         }
-        let deadline = self.clock.now() + timeout;
+        self.ending.shorten(self.clock.now() + timeout);
         self.begin_close(timeout - share_of_callbacks(timeout), keeps_unsent);
-        let ended = self.ending.wait(&self.clock, deadline + GRACE);
-        let mut threads_stuck = 0;
-        if let Some(thread) = self.sender_thread.lock().take() {
-            match &ended {
-                // Its last act is behind it.
-                Some(_) => drop(thread.join()),
-                None => threads_stuck += 1,
-            }
+        let ended = self.ending.wait(&self.clock, GRACE);
+        if ended.is_some() {
+            // Its last act is behind it. Another close may have joined it.
+            let thread = self.sender_thread.lock().take();
+            thread.map(|thread| drop(thread.join()));
         }
-        let left = self.executor.close(deadline.since(self.clock.now()).max(LAST_WORDS));
-        if !self.resolver.wait_ended(deadline.since(self.clock.now())) {
-            threads_stuck += 1;
-        }
+        // Of the earliest close: it may have come meanwhile.
+        let time_left = || self.ending.deadline().since(self.clock.now());
+        let left = self.executor.close(time_left().max(LAST_WORDS));
+        let resolver_ended = self.resolver.wait_ended(time_left());
+        let threads_stuck = usize::from(ended.is_none()) + usize::from(!resolver_ended);
         self.interceptors.iter().for_each(|chain| chain.close());
         let ended = ended.unwrap_or_default();
         let report = CloseReport {

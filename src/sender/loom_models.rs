@@ -142,7 +142,7 @@ fn produce<const USERS: usize>(
     sender.end(now);
     drop(sender);
     users.into_iter().for_each(join);
-    shared.executor.begin_close();
+    shared.executor.expect_no_more();
     assert_eq!(shared.executor.close(HOUR), CallbacksLeft::default());
     let pool = &shared.accumulator.pool;
     assert_eq!(pool.available(), pool.total());

@@ -14,10 +14,24 @@ use crate::threads::spawn_named;
 use crate::time::{Clock, MonoTime};
 
 /// How the sender's thread ended; what `close` waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ending {
-    state: Mutex<Option<Ended>>,
+    state: Mutex<EndingState>,
     changed: Condvar,
+}
+
+#[derive(Debug)]
+struct EndingState {
+    ended: Option<Ended>,
+    /// When the time of a close is over; of several at the same time, the first one's that is.
+    deadline: MonoTime,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        let state = EndingState { ended: None, deadline: MonoTime::MAX };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
 }
 
 /// What the sender leaves behind.
@@ -44,30 +58,43 @@ pub(crate) struct UnsentBatch {
 }
 
 impl Ending {
-    /// Waits until the thread has ended, or until `deadline`.
+    /// Has every close end by this moment.
+    pub(crate) fn shorten(&self, deadline: MonoTime) {
+        let mut state = self.state.lock();
+        state.deadline = state.deadline.min(deadline);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// When a close ends.
+    pub(crate) fn deadline(&self) -> MonoTime {
+        self.state.lock().deadline
+    }
+
+    /// Waits until the thread has ended, or until the deadline and `grace` are over.
     ///
     /// What it has to give back is left for [`take_unsent`](Self::take_unsent).
-    pub(crate) fn wait(&self, clock: &Clock, deadline: MonoTime) -> Option<Ended> {
+    pub(crate) fn wait(&self, clock: &Clock, grace: Duration) -> Option<Ended> {
         let mut state = self.state.lock();
-        while state.is_none() {
-            let left = deadline.since(clock.now());
+        while state.ended.is_none() {
+            let left = (state.deadline + grace).since(clock.now());
             if left == Duration::ZERO {
                 break;
             }
             self.changed.wait_for(&mut state, left);
         }
-        let ended = state.as_ref()?;
+        let ended = state.ended.as_ref()?;
         Some(Ended { unsent: Vec::new(), ..*ended })
     }
 
     /// The batches that nobody has taken yet.
     pub(crate) fn take_unsent(&self) -> Vec<UnsentBatch> {
         let mut state = self.state.lock();
-        state.as_mut().map(|ended| std::mem::take(&mut ended.unsent)).unwrap_or_default()
+        state.ended.as_mut().map(|ended| std::mem::take(&mut ended.unsent)).unwrap_or_default()
     }
 
     fn set(&self, ended: Ended) {
-        *self.state.lock() = Some(ended);
+        self.state.lock().ended = Some(ended);
         self.changed.notify_all();
     }
 }
@@ -95,7 +122,7 @@ pub(crate) fn start<C: KafkaClient + Send + 'static>(
         let ended = sender.take_ended();
         // Connections are closed and buffers freed before anybody is told of the end.
         drop(sender);
-        executor.begin_close();
+        executor.expect_no_more();
         ending.set(ended);
     })
 }

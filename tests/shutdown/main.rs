@@ -269,6 +269,32 @@ fn a_second_close_tells_the_same_at_once() {
     }
 }
 
+/// A callback that does not return keeps only those waiting who have the time.
+#[test]
+fn a_close_without_patience_ends_one_that_has_more() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).client_id("hurry").build().unwrap();
+    let (begun, begins) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let stuck = move |_: Result<&_, &Error>| {
+        begun.send(()).unwrap();
+        let _ = released.recv();
+    };
+    producer.send_with(ProducerRecord::new("t", "v"), stuck).unwrap();
+    begins.recv_timeout(LONG).unwrap();
+    let (patient, hurried) = std::thread::scope(|scope| {
+        let patient = scope.spawn(|| timed(|| producer.close(LONG * 20)));
+        let hurried = producer.close(Duration::ZERO);
+        (patient.join().unwrap(), hurried)
+    });
+    let (report, time) = patient;
+    assert!(time < LONG, "{time:?}");
+    assert_eq!((hurried.callbacks_left, hurried.threads_stuck), (1, 1), "{hurried:?}");
+    assert_eq!(format!("{report:?}"), format!("{hurried:?}"));
+    drop(release);
+    assert_threads_end("hurry");
+}
+
 #[test]
 fn closes_at_the_same_time_agree() {
     let cluster = TestCluster::builder().topic("t", 1).start();
