@@ -335,7 +335,7 @@ pub mod internal {
                 result.complete(Outcome::Delivered { base_offset: 0, log_append_time: None });
                 let pending = |(index, callback): (usize, F)| {
                     self.0.slots().try_acquire().into_iter().for_each(Slot::keep);
-                    let run: Callback = Box::new(move |_| callback());
+                    let run = Callback::User(Box::new(move |_| callback()));
                     let facts = RecordFacts::new(index as u32, 0, None, Some(&[0; 100]));
                     PendingCallback::new(facts, run)
                 };

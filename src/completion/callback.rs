@@ -10,7 +10,55 @@ use crate::error::Error;
 use crate::sync::{Arc, thread_local};
 
 /// The user's closure, told of the record's fate.
-pub(crate) type Callback = Box<dyn FnOnce(Result<&RecordMetadata, &Error>) + Send>;
+pub(crate) type UserCallback = Box<dyn FnOnce(Result<&RecordMetadata, &Error>) + Send>;
+
+/// What is to be done once a record is decided.
+pub(crate) enum Callback {
+    /// The user's closure: called, or dropped where a close has given up.
+    User(UserCallback),
+    /// The same, with somebody beside it who hears of the record's fate in either case.
+    Watched(Box<Watched>),
+}
+
+/// A callback and who watches over it.
+pub(crate) struct Watched {
+    /// Called first, and also if the callback is dropped.
+    pub(crate) watcher: UserCallback,
+    pub(crate) callback: Option<Callback>,
+}
+
+impl Callback {
+    /// The callback's turn has come.
+    pub(crate) fn call(self, fate: Result<&RecordMetadata, &Error>) {
+        match self {
+            Self::User(callback) => callback(fate),
+            Self::Watched(watched) => {
+                (watched.watcher)(fate);
+                if let Some(callback) = watched.callback {
+                    callback.call(fate);
+                }
+            }
+        }
+    }
+
+    /// The callback is dropped without having been called. Runs its user's code all the same: the
+    /// watcher, and what the closure holds.
+    pub(super) fn give_up(self, fate: Result<&RecordMetadata, &Error>) {
+        if let Self::Watched(watched) = self {
+            (watched.watcher)(fate);
+            if let Some(callback) = watched.callback {
+                callback.give_up(fate);
+            }
+        }
+    }
+}
+
+impl From<UserCallback> for Callback {
+    #[inline]
+    fn from(callback: UserCallback) -> Self {
+        Self::User(callback)
+    }
+}
 
 /// A record's callback while the record is under way. Owns one of the backlog's slots.
 pub(crate) struct PendingCallback {
@@ -78,7 +126,7 @@ impl Drop for Entered {
 
 /// Runs a callback on this thread as an executor's thread would, but for its panics.
 #[cfg(feature = "testing")]
-pub(crate) fn run_here(callback: Callback, fate: Result<&RecordMetadata, &Error>) {
+pub(crate) fn run_here(callback: UserCallback, fate: Result<&RecordMetadata, &Error>) {
     let _inside = Context::Callback.enter();
     callback(fate);
 }

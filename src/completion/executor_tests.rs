@@ -57,7 +57,7 @@ fn submit_for(
 }
 
 fn callback(run: impl FnOnce() + Send + 'static) -> Callback {
-    Box::new(move |_| run())
+    Callback::User(Box::new(move |_| run()))
 }
 
 fn all_done() -> CallbacksLeft {
@@ -108,11 +108,11 @@ fn callbacks_are_told_of_success_and_failure_on_a_named_thread() {
     let lane = Arc::new(Lane::new());
     let (told, results) = mpsc::channel();
     let record = |index, told: mpsc::Sender<_>| {
-        let run: Callback = Box::new(move |fate| {
+        let run: UserCallback = Box::new(move |fate| {
             let name = thread::current().name().map(str::to_owned);
             told.send((fate.cloned().map_err(Error::clone), name)).unwrap();
         });
-        PendingCallback::new(RecordFacts::new(index, 5, None, Some(b"abc")), run)
+        PendingCallback::new(RecordFacts::new(index, 5, None, Some(b"abc")), run.into())
     };
     for outcome in [
         Outcome::Delivered { base_offset: 100, log_append_time: Some(8) },
@@ -398,8 +398,22 @@ fn a_batch_that_comes_too_late_is_dropped_on_a_callback_thread_and_counted() {
     submit_for(&executor, &Arc::new(Lane::new()), vec![callback(move || drop(payload))], &flush);
     assert_eq!(dropped_on.recv().unwrap().as_deref(), Some("kp-test-callback-0"));
     flush.wait(&clock, clock.now() + LONG).unwrap();
-    assert_eq!(close(&executor, LONG), CallbacksLeft { callbacks: 1, threads_stuck: 0 });
+    assert_eq!(close(&executor, LONG).callbacks, 1, "it was dropped");
     assert_eq!((executor.dropped(), executor.slots().used()), (1, 0));
+}
+
+/// Who watches a callback hears of the record's fate as it is dropped, and the callback nothing.
+#[test]
+fn a_callback_that_is_dropped_has_its_watcher_told_of_the_fate() {
+    let (executor, tasks) = to_channel();
+    let (told, fates) = mpsc::channel();
+    let watcher: UserCallback = Box::new(move |fate| told.send(fate.unwrap().offset()).unwrap());
+    let callback = Some(callback(|| panic!("it must not run")));
+    let watched = Callback::Watched(Box::new(Watched { watcher, callback }));
+    submit(&executor, &Arc::new(Lane::new()), vec![watched]);
+    drop(tasks.recv().unwrap());
+    assert_eq!(fates.try_recv(), Ok(Some(100)));
+    assert_eq!((executor.panicked(), executor.dropped()), (0, 1));
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn with_callback(executor: &CallbackExecutor, ran: &Arc<Ran>, number: u32) -> Co
     result.complete(delivered(0));
     executor.slots().try_acquire().unwrap().keep();
     let gone = Gone(Arc::clone(ran));
-    let run: Callback = Box::new(move |_| gone.0.order.lock().push(number));
+    let run = Callback::User(Box::new(move |_| gone.0.order.lock().push(number)));
     let callback = PendingCallback { record: RecordFacts::new(0, 0, None, None), run };
     CompletedBatch { result, callbacks: vec![callback], flush: Vec::new() }
 }

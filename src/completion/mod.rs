@@ -28,8 +28,8 @@ pub(crate) use self::callback::run_here;
 #[allow(unused_imports)]
 pub(crate) use self::{
     callback::{
-        Callback, CompletedBatch, PendingCallback, in_callback, in_inline_callback,
-        refuse_in_callback,
+        Callback, CompletedBatch, PendingCallback, UserCallback, Watched, in_callback,
+        in_inline_callback, refuse_in_callback,
     },
     executor::{CallbackExecutor, CallbacksLeft, ExecutorKind},
     flush::{FlushToken, FlushWait},

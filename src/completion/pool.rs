@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::callback::{CompletedBatch, Context, PendingCallback};
+use super::callback::{Callback, CompletedBatch, Context, PendingCallback};
 use super::executor::{CallbackTask, Executor};
 use super::flush::FlushToken;
 use super::future::BatchResult;
 use super::lane::Lane;
 use super::log_relay::{LogRelay, log_now};
 use super::panics::guarded;
+use super::record_metadata::RecordMetadata;
 use super::slots::Slots;
 use crate::error::Error;
 use crate::planted::{Defect, is_planted};
@@ -271,14 +272,18 @@ impl Pool {
     pub(super) fn run(&self, batch: CompletedBatch, context: Context) {
         let _inside = context.enter();
         self.settle(batch, |result, callback| {
-            if self.is_abandoned() { self.drop_one(callback) } else { self.call(result, callback) }
+            if self.is_abandoned() {
+                self.drop_one(result, callback);
+            } else {
+                self.call(result, callback);
+            }
         });
     }
 
     /// Drops a batch's callbacks without running them.
     pub(super) fn discard(&self, batch: CompletedBatch) {
         let _inside = Context::Callback.enter();
-        self.settle(batch, |_, callback| self.drop_one(callback));
+        self.settle(batch, |result, callback| self.drop_one(result, callback));
     }
 
     /// Takes each callback of a batch off the accounts: its slot before `end`, the rest after.
@@ -293,27 +298,14 @@ impl Pool {
     }
 
     fn call(&self, result: &BatchResult, callback: PendingCallback) {
-        let undecided;
-        let fate = match result.fate_of(callback.record) {
-            Some(fate) => fate,
-            None => {
-                debug_assert!(false, "{result:?}: callbacks belong to a decided batch");
-                undecided = Error::Fatal("a callback was due before its record was decided".into());
-                Err(&undecided)
-            }
-        };
-        let called = guarded(|| match &fate {
-            Ok(metadata) => (callback.run)(Ok(metadata)),
-            Err(error) => (callback.run)(Err(error)),
-        });
-        if let Err(panic) = called {
+        if let Err(panic) = told_of(callback, result, Callback::call) {
             let (topic, partition) = (result.topic(), result.partition());
             self.on_panic(&format!("a callback of {topic}-{partition} panicked: {panic}"));
         }
     }
 
-    fn drop_one(&self, callback: PendingCallback) {
-        if let Err(panic) = guarded(|| drop(callback)) {
+    fn drop_one(&self, result: &BatchResult, callback: PendingCallback) {
+        if let Err(panic) = told_of(callback, result, Callback::give_up) {
             self.on_panic(&format!("a callback that was dropped panicked: {panic}"));
         }
         self.dropped.fetch_add(1, Ordering::SeqCst);
@@ -390,6 +382,27 @@ impl Pool {
         self.ending.wait_while_for(&mut queue, any_is(ThreadState::Leaving), Self::LEAVE);
         queue.threads.clone()
     }
+}
+
+/// Ends a callback with its record's fate. `Err` has the panic's message if that panicked.
+fn told_of(
+    callback: PendingCallback,
+    result: &BatchResult,
+    end: impl FnOnce(Callback, Result<&RecordMetadata, &Error>),
+) -> Result<(), String> {
+    let undecided;
+    let fate = match result.fate_of(callback.record) {
+        Some(fate) => fate,
+        None => {
+            debug_assert!(false, "{result:?}: callbacks belong to a decided batch");
+            undecided = Error::Fatal("a callback was due before its record was decided".into());
+            Err(&undecided)
+        }
+    };
+    guarded(|| match &fate {
+        Ok(metadata) => end(callback.run, Ok(metadata)),
+        Err(error) => end(callback.run, Err(error)),
+    })
 }
 
 /// Tells that a thread has ended, also if a defect of ours made it panic.

@@ -99,7 +99,7 @@ impl Core {
         if ended.is_some() {
             // Its last act is behind it. Another close may have joined it.
             let thread = self.sender_thread.lock().take();
-            thread.map(|thread| drop(thread.join()));
+            thread.into_iter().for_each(|thread| drop(thread.join()));
         }
         // Of the earliest close: it may have come meanwhile.
         let time_left = || self.ending.deadline().since(self.clock.now());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::record::{Headers, TopicRecord};
 use crate::accumulator::Patience;
-use crate::completion::{Callback, Delivery, RecordMetadata, guarded, log_now};
+use crate::completion::{Callback, Delivery, RecordMetadata, Watched, guarded, log_now};
 use crate::error::Error;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
@@ -24,9 +24,8 @@ use crate::time::{Clock, MonoTime};
 ///
 /// Interceptors form a chain: each gets the record as the one before it left it. For each record
 /// that an interceptor was shown in `on_send`, its `on_acknowledgement` is called exactly once:
-/// when the record is delivered or has failed, when the send refuses it, or when its callback is
-/// dropped because a close's time was over. Its [`State`](Self::State) is handed from the one to
-/// the other.
+/// when the record is delivered or has failed, or when the send refuses it. Its
+/// [`State`](Self::State) is handed from the one to the other.
 ///
 /// All threads that send call `on_send` at the same time. Acknowledgements run as callbacks do: of
 /// one partition one at a time and in order, and bounded by `callback.max.pending`; so slow ones
@@ -80,8 +79,13 @@ pub trait ProducerInterceptor: Send + Sync {
         let _ = (state, acknowledgement);
     }
 
-    /// The producer is closed, and no acknowledgement will come any more but those of callbacks
-    /// that were left running. Called once.
+    /// The producer is closed. Called once.
+    ///
+    /// No acknowledgement comes any more if the close was in time. Of what
+    /// [`callbacks_left`](crate::CloseReport::callbacks_left) counts, interceptors are told all the
+    /// same, and of the records' true fates, on the callback threads that the close has left to
+    /// themselves: as soon as the callback returns that such a thread is in, and never if it does
+    /// not.
     fn on_close(&self) {}
 }
 
@@ -115,8 +119,7 @@ pub struct Acknowledgement<'a> {
     pub topic: &'a str,
     /// The partition that the record got or asked for; `None` if it was refused before it got one.
     pub partition: Option<i32>,
-    /// Where it lies, or why it failed or was refused. [`Error::Closed`] may also mean that nobody
-    /// could be told in time: the callback was dropped when a close gave up.
+    /// Where it lies, or why it failed or was refused.
     pub result: Result<&'a RecordMetadata, &'a Error>,
 }
 
@@ -296,7 +299,7 @@ impl Seen {
     }
 }
 
-/// A callback's share in it: a callback that is dropped never ran.
+/// The watcher's share in it. Where a batch is lost by a defect of ours, nobody else tells.
 struct ToldWhenDropped(Arc<Seen>);
 
 impl Drop for ToldWhenDropped {
@@ -327,10 +330,8 @@ impl Core {
             partition,
         });
         let hears = ToldWhenDropped(Arc::clone(&seen));
-        let mut callback: Option<Callback> = Some(Box::new(move |fate| {
-            hears.0.tell(fate);
-            callback.into_iter().for_each(|callback| callback(fate));
-        }));
+        let watcher = Box::new(move |fate: Result<&_, &_>| hears.0.tell(fate));
+        let mut callback = Some(Callback::Watched(Box::new(Watched { watcher, callback })));
         let sent = match self.accumulator.topics.find(&topic) {
             Some(topic) => self.send_to_known(&topic, &record, &mut callback, patience),
             None => self.send_to_unknown(&topic, &record, &mut callback, patience),

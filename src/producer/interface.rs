@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::{CloseReport, KafkaProducer, Partial, PartitionInfo, ProducerRecord, Refused};
-use crate::completion::{Callback, Delivery};
+use crate::completion::{Delivery, UserCallback};
 use crate::error::Error;
 use crate::sync::Arc;
 
 /// A callback as the trait [`Producer`] takes it; [`KafkaProducer::send_with`] boxes it by itself.
-pub type BoxedCallback = Callback;
+pub type BoxedCallback = UserCallback;
 
 /// What a program asks of a producer: [`KafkaProducer`], or `MockProducer` (feature `testing`) in
 /// its unit tests.
@@ -95,7 +95,12 @@ impl Producer for KafkaProducer {
 
     fn send_with(&self, record: ProducerRecord<'_>, callback: BoxedCallback) -> Result<(), Error> {
         let core: &Core = &self.handle.core;
-        core.send_with(record.topic(), record.without_topic(), callback, &mut core.patience())
+        core.send_with(
+            record.topic(),
+            record.without_topic(),
+            callback.into(),
+            &mut core.patience(),
+        )
     }
 
     fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {

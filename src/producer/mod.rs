@@ -59,7 +59,7 @@ pub use self::serializer::{
 pub use self::topic::TopicProducer;
 pub use self::typed::{TypedProducer, TypedRecord};
 use crate::accumulator::Patience;
-use crate::completion::{Delivery, RecordMetadata};
+use crate::completion::{Callback, Delivery, RecordMetadata};
 use crate::error::Error;
 use crate::metadata::{ReadyWait, TopicWait};
 use crate::metrics::Metrics;
@@ -162,7 +162,7 @@ impl KafkaProducer {
     ) -> Result<(), Error> {
         let core = &self.handle.core;
         let (name, record) = (record.topic(), record.without_topic());
-        core.send_with(name, record, Box::new(callback), &mut core.patience())
+        core.send_with(name, record, Callback::User(Box::new(callback)), &mut core.patience())
     }
 
     /// As [`send_with`](Self::send_with), with a handle for a test to look at.
@@ -170,7 +170,7 @@ impl KafkaProducer {
     pub(crate) fn send_observed(
         &self,
         record: ProducerRecord<'_>,
-        callback: crate::completion::Callback,
+        callback: Callback,
     ) -> Result<Delivery, Error> {
         let core = &self.handle.core;
         let (name, record) = (record.topic(), record.without_topic());

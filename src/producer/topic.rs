@@ -6,7 +6,7 @@ use super::core::Core;
 use super::record::TopicRecord;
 use crate::accumulator::Patience;
 use crate::accumulator::topic_map::Topic;
-use crate::completion::{Delivery, RecordMetadata};
+use crate::completion::{Callback, Delivery, RecordMetadata};
 use crate::error::Error;
 use crate::sync::Arc;
 
@@ -49,7 +49,7 @@ impl TopicProducer {
         record: TopicRecord<'_>,
         callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        let callback = Box::new(callback);
+        let callback = Callback::User(Box::new(callback));
         self.core.send_to_with(&self.topic, &record, callback, &mut self.core.patience())
     }
 

@@ -207,7 +207,10 @@ fn a_flush_ends_when_records_and_callbacks_of_others_have() {
                         ran.fetch_add(1, Ordering::SeqCst);
                     };
                     shared.executor.slots().try_acquire().unwrap().keep();
-                    shared.send(b"v", Some(Box::new(move |_| count()))).map(drop).unwrap();
+                    shared
+                        .send(b"v", Some(Callback::User(Box::new(move |_| count()))))
+                        .map(drop)
+                        .unwrap();
                 }
             });
             let (shared, ran) = (Arc::clone(shared), Arc::clone(&ran));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ledger::{Ledger, RecordId, value_of};
 use super::plan::{MS, Plan, SECOND, between, pick};
 use super::world::seat;
-use crate::completion::Delivery;
+use crate::completion::{Callback, Delivery};
 use crate::error::Error;
 use crate::random::Random;
 use crate::sync::{Arc, Condvar, Mutex};
@@ -253,7 +253,7 @@ impl User {
         let closed = self.crowd.state.lock().closed;
         let outcome = if has_callback {
             let callback = callback(id, self.random.next_u64(), &self.producer, &self.crowd);
-            self.producer.send_observed(record, Box::new(callback))
+            self.producer.send_observed(record, Callback::User(Box::new(callback)))
         } else if way == 3 && !calm {
             self.producer.try_send(record).map_err(Error::from)
         } else if way == 4 {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::completion::{
-    BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
+    BatchResult, Delivery, Outcome, RecordFacts, UserCallback, WaitListener, run_here,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted, TimeSpent};
 use crate::producer::key_hash::murmur2_partition;
@@ -89,7 +89,7 @@ struct Pending {
     result: Arc<BatchResult>,
     facts: RecordFacts,
     offset: i64,
-    callback: Option<Callback>,
+    callback: Option<UserCallback>,
 }
 
 /// Nobody's linger depends on it.
@@ -212,7 +212,7 @@ impl MockProducer {
     fn accept(
         &self,
         record: &ProducerRecord<'_>,
-        callback: Option<Callback>,
+        callback: Option<UserCallback>,
     ) -> Result<Delivery, Error> {
         validate_topic(record.topic())?;
         record.without_topic().validate()?;

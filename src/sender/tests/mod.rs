@@ -30,6 +30,7 @@ use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::client::{RequestFailure, ResponseBody};
 use crate::completion::{
     Callback, CallbackExecutor, Delivery, ExecutorKind, FlushWait, RecordMetadata, Slots,
+    UserCallback,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error};
 use crate::metadata::{Metadata, MetadataSettings};
@@ -291,9 +292,9 @@ impl Scenario {
         self.try_append(partition, value, None).unwrap()
     }
 
-    fn append_with(&self, value: &str, callback: Callback) -> Delivery {
+    fn append_with(&self, value: &str, callback: UserCallback) -> Delivery {
         self.slots.try_acquire().expect("a slot").keep();
-        self.try_append(0, value, Some(callback)).unwrap()
+        self.try_append(0, value, Some(callback.into())).unwrap()
     }
 
     fn try_append(
