@@ -17,7 +17,7 @@ pub(super) struct Reach {
     nodes: BTreeMap<NodeId, Known>,
     /// The bootstrap server that named the brokers.
     told_by: Option<Arc<str>>,
-    /// The last failure to reach any broker, until one is reached.
+    /// The last failure to reach any broker, until one is reached or answers.
     last: Option<Arc<str>>,
 }
 
@@ -46,6 +46,9 @@ impl Reach {
 
     /// This node has described the cluster.
     pub(super) fn on_metadata(&mut self, from: NodeId) {
+        if from.0 >= 0 {
+            self.last = None;
+        }
         let server = self.nodes.get(&from).filter(|_| from.0 < 0);
         if let Some(Known { address: NodeAddress { host, port, .. }, .. }) = server {
             self.told_by = Some(format!("bootstrap server {host}:{port}").into());
@@ -192,6 +195,9 @@ mod tests {
         assert_eq!(reach.trouble(Some(NodeId(1))).as_deref(), Some("refused"));
         reach.on_connected(NodeId(1));
         assert_eq!((reach.trouble(Some(NodeId(1))), reach.trouble(None)), (None, None));
+        reach.on_unreachable(NodeId(2), "refused");
+        reach.on_metadata(NodeId(1));
+        assert_eq!(reach.trouble(None), None, "a broker that answers was reached");
         reach.set_nodes(&[address(1, "elsewhere")]);
         assert!(reach.on_unreachable(NodeId(1), "refused").contains("advertised elsewhere:9092"));
     }

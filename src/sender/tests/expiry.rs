@@ -16,6 +16,14 @@ fn lose(s: &Scenario, node: i32) {
     s.client.0.borrow_mut().down.insert(NodeId(node), MonoTime::MAX);
 }
 
+/// An attempt to connect to `node` fails.
+fn refuse(s: &mut Scenario, node: i32) {
+    let (while_connecting, unused, reason) = (true, false, format!("broker {node}: refused"));
+    let event = ClientEvent::Disconnected { node: NodeId(node), while_connecting, unused, reason };
+    s.client.0.borrow_mut().events.push(event);
+    s.settle();
+}
+
 /// PB-06, RA-21, SND-24, SND-55.
 #[test]
 fn an_unsent_batch_expires_at_its_deadline_and_leaves_no_gap() {
@@ -264,16 +272,31 @@ fn a_record_that_never_got_away_tells_what_stood_in_the_way() {
     lose(&s, 1);
     let delivery = s.append(0, "a");
     s.settle();
-    let (while_connecting, unused, reason) = (true, false, "broker 1: refused".to_owned());
-    let event = ClientEvent::Disconnected { node: NodeId(1), while_connecting, unused, reason };
-    s.client.0.borrow_mut().events.push(event);
-    s.settle();
+    refuse(&mut s, 1);
     s.advance(TIMEOUT);
     s.settle();
     let error = failure(&delivery);
     let Some(DeliveryCause::Unreachable(why)) = &error.last else { panic!("{error}") };
     assert!(why.starts_with("broker 1: refused (broker 1 advertised "), "{why}");
     assert_eq!((error.attempts, &error.broker, error.persisted), (0, &None, Persisted::No));
+}
+
+#[test]
+fn a_broker_that_was_out_of_reach_once_is_not_blamed_while_another_answers() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
+    refuse(&mut s, 2);
+    s.brokers.remove(&2);
+    s.leaders.pop();
+    s.advance(SECOND);
+    let delivery = s.append(0, "a");
+    let sent = s.sent_one();
+    s.leaders = vec![(-1, 0)];
+    s.advance(SECOND);
+    s.answer(&sent, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, -1);
+    s.advance(TIMEOUT);
+    s.settle();
+    let error = failure(&delivery);
+    assert_eq!(error.last, Some(broker_error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)), "{error}");
 }
 
 #[test]
