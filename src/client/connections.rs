@@ -75,10 +75,10 @@ pub(super) struct Node {
     pub(super) last_address: Option<SocketAddr>,
     /// What became of the addresses tried in this attempt.
     pub(super) address_failures: Vec<String>,
-    /// The connection has brought an answer, to more than ApiVersions.
-    pub(super) has_answered: bool,
-    /// When the connection last brought anything.
-    pub(super) last_heard: MonoTime,
+    /// The connection has served a request of the caller's: see [`Node::on_used`].
+    pub(super) has_served: bool,
+    /// When the connection was last of use; since it was ready.
+    last_used: MonoTime,
     /// Known while it is ready.
     pub(super) versions: Option<NodeApiVersions>,
     pub(super) in_flight: InFlightRequests,
@@ -101,8 +101,8 @@ impl Node {
             next_racer_at: MonoTime::MAX,
             last_address: None,
             address_failures: Vec::new(),
-            has_answered: false,
-            last_heard: MonoTime::ZERO,
+            has_served: false,
+            last_used: MonoTime::ZERO,
             versions: None,
             in_flight: InFlightRequests::default(),
         }
@@ -278,11 +278,10 @@ impl Node {
     }
 
     pub(super) fn on_ready(&mut self, id: ConnectionId, versions: NodeApiVersions, now: MonoTime) {
-        self.last_heard = now;
         debug_assert!(matches!(self.state, ConnectionState::Negotiating { .. }), "{self:?}");
         self.state = ConnectionState::Ready { id };
         self.versions = Some(versions);
-        self.has_answered = false;
+        (self.has_served, self.last_used) = (false, now);
         (self.failures, self.failed_setups) = (0, 0);
         self.addresses.clear();
         self.address_failures.clear();
@@ -305,11 +304,17 @@ impl Node {
         self.forget_connection();
     }
 
+    /// A request was answered, or taken whole where it wants no answer (acks=0).
+    pub(super) fn on_used(&mut self, now: MonoTime) {
+        (self.has_served, self.last_used) = (true, now);
+    }
+
     /// Whether the connection, which has just ended, had been of no use for so long that it may
     /// have been dead since: load balancers and firewalls cut such connections, often in silence.
+    /// What is under way on it was sent after that time.
     pub(super) fn was_stale(&self, now: MonoTime) -> bool {
-        let last_use = self.in_flight.oldest().map_or(now, |request| request.created_at);
-        self.is_ready() && last_use.since(self.last_heard) >= STALE_AFTER
+        let next_use = self.in_flight.oldest().map_or(now, |request| request.created_at);
+        self.is_ready() && next_use.since(self.last_used) >= STALE_AFTER
     }
 
     /// The connection was given up for want of use: a new one may be made at once.

@@ -149,7 +149,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         }
         for (id, tag, frame) in completions.sends.drain(..) {
             if let Some(node) = self.owners.get(&id).copied() {
-                self.on_written(node, tag, frame);
+                self.on_written(node, tag, frame, now);
             }
         }
         // Connections that sent what is not an answer. They are closed only after the ends of
@@ -176,11 +176,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Closes a node's connection for a fault of the other side's.
     fn hang_up(&mut self, node: NodeId, why: &str, end: End, now: MonoTime) {
         let Some(state) = self.nodes.get(&node) else { return };
-        let unused = state.in_flight.is_empty();
         match state.state() {
             ConnectionState::Ready { .. } => {
                 self.cut(node, end);
-                self.on_lost(node, why, unused, end, now);
+                self.on_lost(node, why, false, end, now);
             }
             ConnectionState::Negotiating { id, .. } => {
                 self.cut(node, end);
@@ -194,9 +193,15 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let Disconnection { id, cause, unsent } = disconnection;
         let Some(node) = self.owners.remove(&id) else { return };
         let Some(state) = self.nodes.get_mut(&node) else { return };
-        let (before, unused) = (state.state(), state.in_flight.is_empty());
-        let answered = state.has_answered;
-        let end = if state.was_stale(now) { End::Stale } else { End::Lost };
+        let (before, was_asked) = (state.state(), !state.in_flight.is_empty());
+        let has_served = state.has_served;
+        // Whoever cuts a connection for want of use says nothing on it.
+        let is_silent = matches!(
+            cause,
+            DisconnectCause::Closed { mid_frame: false } | DisconnectCause::Failed(_)
+        );
+        let end = if is_silent && state.was_stale(now) { End::Stale } else { End::Lost };
+        let unused = matches!(end, End::Stale) && !was_asked;
         self.fail_in_flight(node, unsent, end);
         let why = cause.to_string();
         #[cfg(all(test, not(loom)))]
@@ -211,7 +216,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 self.retire(node);
             }
             (ConnectionState::Ready { .. }, DisconnectCause::Closed { mid_frame: false })
-                if !unused && !answered =>
+                if was_asked && !has_served =>
             {
                 self.on_lost(node, &(why + CLOSED_ON_FIRST_REQUEST), unused, end, now);
             }
@@ -313,7 +318,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             Err(error) => Err(error.to_string()),
         };
         let why = outcome.as_ref().err().map(|what| bad_response(api, what));
-        (state.has_answered, state.last_heard) = (true, now);
+        state.on_used(now);
         if let Some(request) = state.in_flight.pop_oldest() {
             self.finish(node, request, outcome.map_err(RequestFailure::BadResponse));
         }

@@ -98,7 +98,8 @@ pub(crate) enum ClientEvent {
         node: NodeId,
         /// It had not become ready: nothing of the caller's was sent.
         while_connecting: bool,
-        /// Nothing was under way on it: the broker, or something in between, cut it as idle.
+        /// Nothing was under way on it, nor had been for long: the broker, or something in
+        /// between, cut it as idle.
         unused: bool,
         /// What happened to whom, for logs and errors.
         reason: String,

@@ -145,9 +145,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// A connection gives a frame back after its last byte was written.
-    pub(super) fn on_written(&mut self, node: NodeId, tag: u64, frame: OutFrame) {
+    pub(super) fn on_written(&mut self, node: NodeId, tag: u64, frame: OutFrame, now: MonoTime) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         if let Some(request) = state.in_flight.on_frame_back(id_of(tag), frame, true, true) {
+            state.on_used(now);
             self.finish(node, request, Ok(ResponseBody::None));
         }
     }
@@ -361,7 +362,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         self.note_deadline(deadline);
         let tag = tag_of(request.correlation_id);
         if let Some(frame) = self.selector.send(id, tag, request.frame, now) {
-            self.on_written(request.node, tag, frame);
+            self.on_written(request.node, tag, frame, now);
         }
         self.invariants();
     }

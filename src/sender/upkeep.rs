@@ -383,12 +383,12 @@ impl<C: KafkaClient> Sender<C> {
     ) {
         if !unused {
             self.metadata.cell().set_trouble(reason);
+            self.suspect_leader(node);
         }
         // Brokers and load balancers cut what is not used: nothing that anybody need care for.
         let level = if unused { log::Level::Debug } else { log::Level::Info };
         let what = (Subject::Connection, node);
         self.log_failure(level, what, || format!("disconnected: {reason}"), now);
-        self.suspect_leader(node);
     }
 
     /// An attempt to connect has failed.

@@ -180,6 +180,70 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
     assert_eq!(told(&b.poll()), ["0: Disconnected", "lost 0"]);
 }
 
+/// Whether the events end with that of a connection that was cut for want of use.
+fn is_unused(events: &[ClientEvent]) -> bool {
+    match events.last() {
+        Some(ClientEvent::Disconnected { unused, .. }) => *unused,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// With acks=0 the end of the connection is all that a broker says of an error.
+#[test]
+fn a_close_behind_requests_without_answers_is_a_loss_like_any_other() {
+    let mut b = Bench::new(1);
+    let socket = b.connected(NODE);
+    for tag in 0..30 {
+        b.pass(1000 * MS);
+        let request = ClientRequest { expects_response: false, ..b.request(NODE) };
+        assert!(b.ready(NODE));
+        b.client.send(request, b.now);
+        assert_eq!(told(&b.poll()), [format!("{tag}: done")]);
+    }
+    b.net.stop(socket);
+    let request = ClientRequest { expects_response: false, ..b.request(NODE) };
+    b.client.send(request, b.now);
+    b.net.end(socket, Ok(()));
+    let events = b.poll();
+    assert_eq!(told(&events), ["30: Disconnected, never sent", "lost 0"]);
+    assert!(!is_unused(&events) && !reason(&events).contains("SASL"), "{events:?}");
+    assert!(b.client.ready_delay(NODE, b.now) >= 40 * MS, "it was in use a moment ago");
+
+    b.pass(b.client.ready_delay(NODE, b.now));
+    let socket = b.connected(NODE);
+    b.pass(60_000 * MS);
+    let request = ClientRequest { expects_response: false, ..b.request(NODE) };
+    b.client.send(request, b.now);
+    b.net.end(socket, Ok(()));
+    let events = b.poll();
+    assert_eq!(told(&events), ["31: done", "lost 0"]);
+    assert!(!is_unused(&events), "the request may be lost: {events:?}");
+}
+
+#[test]
+fn a_peer_that_talks_nonsense_was_not_cut_for_want_of_use() {
+    let no_request = |b: &mut Bench, socket| b.answer(socket, 5, b"");
+    let bad_answer = |b: &mut Bench, socket| {
+        let id = b.send(NODE);
+        b.answer(socket, id + 1, b"");
+    };
+    let no_frame = |b: &mut Bench, socket| b.net.deliver(socket, &[255; 4]);
+    let half_a_frame = |b: &mut Bench, socket| {
+        b.net.deliver(socket, &[0; 2]);
+        b.net.end(socket, Ok(()));
+    };
+    for nonsense in [no_request as fn(&mut Bench, usize), bad_answer, no_frame, half_a_frame] {
+        let mut b = Bench::new(1);
+        let socket = b.connected(NODE);
+        b.pass(60_000 * MS);
+        nonsense(&mut b, socket);
+        let events = b.poll();
+        assert_eq!(told(&events).last().map(String::as_str), Some("lost 0"));
+        assert!(!is_unused(&events), "{events:?}");
+        assert!(b.client.ready_delay(NODE, b.now) >= 40 * MS, "{events:?}");
+    }
+}
+
 /// NC-04, NC-24, NC-25.
 #[test]
 fn disconnect_ends_requests_in_order_and_starts_one_backoff() {

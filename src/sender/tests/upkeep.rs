@@ -1,7 +1,7 @@
 //! Metadata, the producer id, and sleep: asked for when needed, woken when it matters.
 
 use super::*;
-use crate::client::NodeAddress;
+use crate::client::{ClientEvent, NodeAddress};
 use crate::types::NodeId;
 
 fn rung(s: &Scenario) -> usize {
@@ -378,6 +378,21 @@ fn the_loss_of_a_broker_has_metadata_asked_for() {
     s.advance(SECOND);
     s.settle();
     assert!(s.metadata_requests > before + 1);
+}
+
+#[test]
+fn a_connection_that_was_cut_as_idle_is_no_reason_to_ask_for_metadata() {
+    let mut s = Scenario::begun(|_| {});
+    s.advance(20 * SECOND);
+    s.settle();
+    let before = s.metadata_requests;
+    let (node, while_connecting, reason) = (NodeId(1), false, "cut".to_owned());
+    let cut = ClientEvent::Disconnected { node, while_connecting, unused: true, reason };
+    s.client.0.borrow_mut().events.push(cut);
+    s.settle();
+    s.advance(20 * SECOND);
+    s.settle();
+    assert_eq!(s.metadata_requests, before);
 }
 
 /// KP-02, KP-07: nobody used the topic for `metadata.max.idle.ms`; whoever wants it again waits
