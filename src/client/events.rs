@@ -291,8 +291,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
                 state.on_ready(id, versions, now);
                 self.selector.on_negotiated(id);
                 self.features.update(&response);
-                // From version 2 on, the broker leaves it to the client to keep away (KIP-219).
-                if asked >= 2 {
+                if asked >= ApiKey::ApiVersions.client_throttles_from() {
                     let millis = u64::try_from(response.throttle_time_ms).unwrap_or(0);
                     let ms = response.throttle_time_ms;
                     self.sensors.with(|sensors| sensors.on_throttle(node, ms, now));

@@ -264,8 +264,8 @@ pub(crate) trait KafkaClient {
     /// Sends a request. The node must be ready.
     fn send(&mut self, request: ClientRequest, now: MonoTime);
 
-    /// Sends nothing to `node` for `duration`, as it asked for (KIP-219). Brokers before Produce
-    /// v6 throttled on their own side: don't pass their figures.
+    /// Sends nothing to `node` for `duration`, as it asked for (KIP-219). Not where it did so by
+    /// an answer of a version before [`ApiKey::client_throttles_from`].
     fn throttle(&mut self, node: NodeId, duration: Duration, now: MonoTime);
 
     /// Closes the connection to `node`, if there is one; a reconnect waits for its backoff.

@@ -114,6 +114,16 @@ impl ApiKey {
         }
     }
 
+    /// The first version in which a broker that asks for a pause leaves it to the client to keep
+    /// away (KIP-219). With earlier ones it has kept the answer back for that time already.
+    pub fn client_throttles_from(self) -> i16 {
+        match self {
+            Self::Produce | Self::Metadata => 6,
+            Self::ApiVersions => 2,
+            Self::InitProducerId => 1,
+        }
+    }
+
     /// Whether the version has compact types and tagged fields.
     pub fn is_flexible(self, version: i16) -> bool {
         version >= self.flexible_from()

@@ -15,8 +15,8 @@ use crate::error::{DeliveryCause, Error};
 use crate::metadata::LeaderChange;
 use crate::metrics::Sensors;
 use crate::planted::{Defect, is_planted};
-use crate::protocol::ErrorCode;
 use crate::protocol::Reader;
+use crate::protocol::{ApiKey, ErrorCode};
 use crate::protocol::{PartitionProduceResponse, ProduceResponse, TopicRef};
 use crate::time::MonoTime;
 use crate::types::{NodeId, Uuid};
@@ -50,7 +50,8 @@ impl<C: KafkaClient> Sender<C> {
         self.record_end(tag, node, &parts, latency, now);
         match response {
             Ok(Some(response)) => {
-                self.heed_throttle(node, version, response.throttle_time_ms, now);
+                let api = (ApiKey::Produce, version);
+                self.heed_throttle(node, api, response.throttle_time_ms, now);
                 self.take_leader_hints(&parts, &response, now);
                 let mut order = Matcher::new(&response);
                 for part in parts.drain(..) {
@@ -325,15 +326,20 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// The broker asks for a pause (KIP-219); before version 6 it pauses by itself.
-    fn heed_throttle(&mut self, node: NodeId, version: i16, throttle_ms: i32, now: MonoTime) {
-        const CLIENT_THROTTLES_FROM: i16 = 6;
+    /// The broker asks for a pause (KIP-219), in an answer to whatever request.
+    pub(super) fn heed_throttle(
+        &mut self,
+        node: NodeId,
+        (api, version): (ApiKey, i16),
+        throttle_ms: i32,
+        now: MonoTime,
+    ) {
         self.record_throttle(node, throttle_ms, now);
         if is_planted(Defect::ThrottleIgnored) {
             return;
         }
-        if let (Ok(ms @ 1..), true) = (u64::try_from(throttle_ms), version >= CLIENT_THROTTLES_FROM)
-        {
+        let is_ours = version >= api.client_throttles_from();
+        if let (Ok(ms @ 1..), true) = (u64::try_from(throttle_ms), is_ours) {
             self.client.throttle(node, Duration::from_millis(ms), now);
         }
     }

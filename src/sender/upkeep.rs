@@ -218,7 +218,8 @@ impl<C: KafkaClient> Sender<C> {
                 return;
             }
         };
-        self.record_throttle(node, response.throttle_time_ms, now);
+        let api = (ApiKey::Metadata, version);
+        self.heed_throttle(node, api, response.throttle_time_ms, now);
         self.note_used_topics();
         let random = &mut self.random;
         let mut jitter = |backoff| random.jitter(backoff, JITTER);
@@ -282,7 +283,8 @@ impl<C: KafkaClient> Sender<C> {
         let response =
             bytes.and_then(|b| InitProducerIdResponse::decode(&mut Reader::new(b), version).ok());
         if let Some(response) = &response {
-            self.record_throttle(node, response.throttle_time_ms, now);
+            let api = (ApiKey::InitProducerId, version);
+            self.heed_throttle(node, api, response.throttle_time_ms, now);
         }
         let Some(transaction) = &mut self.transaction else { return };
         match response {

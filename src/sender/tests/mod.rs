@@ -358,12 +358,18 @@ impl Scenario {
 
     /// Answers the InitProducerId request under way.
     fn answer_id(&mut self, code: ErrorCode, id: i64, epoch: i16) {
+        let answer = id_answer(code, id, epoch);
+        self.answer_own(ApiKey::InitProducerId, |version, out| answer.encode(version, out));
+    }
+
+    /// Answers the sender's own request of this API.
+    fn answer_own(&mut self, api: ApiKey, encode: impl FnOnce(i16, &mut Vec<u8>)) {
         {
             let mut wire = self.client.0.borrow_mut();
-            let request = wire.under_way.iter().find(|r| r.api == ApiKey::InitProducerId);
+            let request = wire.under_way.iter().find(|r| r.api == api);
             let (tag, version) = request.map(|r| (r.tag, r.version)).expect("under way");
             let mut bytes = Vec::new();
-            id_answer(code, id, epoch).encode(version, &mut bytes);
+            encode(version, &mut bytes);
             wire.end(tag, Ok(ResponseBody::Bytes(bytes)), true);
         }
         self.settle();

@@ -117,6 +117,23 @@ fn an_id_is_asked_for_once_a_broker_is_ready_and_no_turn_is_wasted_before() {
     assert_eq!((s.told(), s.id_requests), (vec![told(0, 0, "a")], 1));
 }
 
+/// NC-13: not only the answers to Produce ask for a pause.
+#[test]
+fn a_broker_that_throttles_metadata_or_an_id_is_left_alone() {
+    let mut s = Scenario::unconnected(|_| {});
+    (s.answers_metadata, s.next_id) = (false, None);
+    s.append(0, "a");
+    s.settle();
+    assert!(s.asks_for_id());
+    let metadata = MetadataResponse { throttle_time_ms: 250, ..s.metadata() };
+    s.answer_own(ApiKey::Metadata, |version, out| metadata.encode(version, out));
+    let id = InitProducerIdResponse { throttle_time_ms: 350, ..id_answer(OK, 70, 0) };
+    s.answer_own(ApiKey::InitProducerId, |version, out| id.encode(version, out));
+    let asked = NodeId(-1);
+    assert_eq!(s.client.0.borrow().throttled, [(asked, 250 * MS), (asked, 350 * MS)]);
+    assert_eq!(s.sent_one().told(), told(0, 0, "a"));
+}
+
 /// RA-26.
 #[test]
 fn brokers_that_give_no_ids_are_told_of_and_asked_again_with_the_next_record() {
