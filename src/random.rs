@@ -6,16 +6,39 @@ use std::time::Duration;
 
 /// A generator of pseudo-random numbers.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random {
+    state: u64,
+    /// Says the middle of its range each time, so that a backoff has no jitter.
+    #[cfg(test)]
+    is_steady: bool,
+}
+
+/// How much less or more a backoff takes: so that clients that failed together don't come back
+/// together (KIP-144, KIP-580).
+const JITTER: f64 = 0.2;
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self {
+            state: seed,
+            #[cfg(test)]
+            is_steady: false,
+        }
+    }
+
+    /// For exact times in tests.
+    #[cfg(test)]
+    pub(crate) fn steady() -> Self {
+        Self { state: 0, is_steady: true }
     }
 
     pub(crate) fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+        #[cfg(test)]
+        if self.is_steady {
+            return 1 << 63;
+        }
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -27,8 +50,19 @@ impl Random {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
+    /// How long to wait after `earlier` waits for the same: `base` doubled with each of them, less
+    /// or more by a fifth, and never longer than `max`. With a `base` as long as that it is
+    /// constant.
+    pub(crate) fn backoff(&mut self, base: Duration, max: Duration, earlier: u32) -> Duration {
+        if max <= base {
+            return max;
+        }
+        let factor = 1_u32.checked_shl(earlier).unwrap_or(u32::MAX);
+        self.jitter(base.saturating_mul(factor).min(max), JITTER).min(max)
+    }
+
     /// `base`, less or more by up to the fraction `spread` of it.
-    pub(crate) fn jitter(&mut self, base: Duration, spread: f64) -> Duration {
+    fn jitter(&mut self, base: Duration, spread: f64) -> Duration {
         let unit = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         base.mul_f64(1.0 + spread * (2.0 * unit - 1.0))
     }
@@ -55,6 +89,25 @@ mod tests {
         }
         assert!(seen.iter().all(|n| (800..1200).contains(n)), "{seen:?}");
         assert_eq!(random.below(0), 0);
+    }
+
+    /// NC-20, UTIL-01.
+    #[test]
+    fn backoffs_double_with_jitter_up_to_their_bound() {
+        let (base, max) = (Duration::from_millis(50), Duration::from_millis(1000));
+        let mut random = Random::new(3);
+        let mut at_most = Vec::new();
+        for earlier in 0..80 {
+            let nominal = (50.0 * 2_f64.powi(earlier.min(30))).min(1000.0);
+            let got = random.backoff(base, max, earlier as u32).as_secs_f64() * 1000.0;
+            assert!(got >= 0.8 * nominal, "{earlier}: {got}");
+            assert!(got <= (1.2 * nominal).min(1000.0), "{earlier}: {got}");
+            at_most.push(got / nominal);
+        }
+        assert!(at_most.iter().any(|share| *share < 0.9), "there is no jitter: {at_most:?}");
+        assert!(at_most[..4].iter().any(|share| *share > 1.0), "it is one-sided: {at_most:?}");
+        assert_eq!(random.backoff(max, max, 7), max, "a constant backoff has no jitter");
+        assert_eq!(Random::steady().backoff(base, max, 2), base * 4);
     }
 
     #[test]

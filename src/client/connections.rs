@@ -16,9 +16,6 @@ use crate::network::ConnectionId;
 use crate::random::Random;
 use crate::time::MonoTime;
 
-/// Jitter of backoffs and set-up time-outs, both ways.
-const JITTER: f64 = 0.2;
-
 /// Where a node's connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionState {
@@ -197,7 +194,7 @@ impl Node {
         now: MonoTime,
     ) -> MonoTime {
         let (base, max) = (config.connection_setup_timeout, config.connection_setup_timeout_max);
-        now + backoff(base, max, self.failed_setups, random)
+        now + random.backoff(base, max, self.failed_setups)
     }
 
     pub(super) fn on_attempt(&mut self, deadline: MonoTime, now: MonoTime) {
@@ -295,7 +292,7 @@ impl Node {
         now: MonoTime,
     ) {
         let (base, max) = (config.reconnect_backoff, config.reconnect_backoff_max);
-        self.not_before = now + backoff(base, max, self.failures, random);
+        self.not_before = now + random.backoff(base, max, self.failures);
         self.failures = self.failures.saturating_add(1);
         if self.is_preparing() {
             self.failed_setups = self.failed_setups.saturating_add(1);
@@ -334,36 +331,5 @@ impl Node {
         self.state = ConnectionState::Disconnected;
         self.versions = None;
         self.addresses.clear();
-    }
-}
-
-/// `base` doubled with each failure up to `max`, with jitter; just `base` if `max` leaves no room.
-fn backoff(base: Duration, max: Duration, failures: u32, random: &mut Random) -> Duration {
-    if max <= base {
-        return base;
-    }
-    let grown = base.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(max);
-    random.jitter(grown, JITTER).min(max)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// NC-20.
-    #[test]
-    fn backoffs_double_with_jitter_up_to_their_bound() {
-        let (base, max) = (Duration::from_millis(50), Duration::from_millis(1000));
-        let mut random = Random::new(3);
-        let mut ever_differs = false;
-        for failures in 0..80 {
-            let nominal = 50.0 * 2_f64.powi(failures.min(30));
-            let got = backoff(base, max, failures as u32, &mut random).as_secs_f64() * 1000.0;
-            assert!(got >= 0.8 * nominal.min(1000.0), "{failures}: {got}");
-            assert!(got <= (1.2 * nominal).min(1000.0), "{failures}: {got}");
-            ever_differs |= (got - nominal).abs() > 1.0;
-        }
-        assert!(ever_differs, "there is no jitter");
-        assert_eq!(backoff(base, base, 7, &mut random), base, "a constant backoff has no jitter");
     }
 }

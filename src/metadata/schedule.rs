@@ -3,17 +3,15 @@
 
 use std::time::Duration;
 
+use crate::random::Random;
 use crate::time::MonoTime;
-
-/// Spreads a back-off at random, so that clients do not return in step.
-pub(crate) type Jitter<'a> = &'a mut dyn FnMut(Duration) -> Duration;
 
 /// The times that decide when the next update is due.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// `retry.backoff.ms`: the first back-off; each further one is twice as long.
     backoff: Duration,
-    /// `retry.backoff.max.ms`, jitter included.
+    /// `retry.backoff.max.ms`.
     backoff_max: Duration,
     /// `metadata.max.age.ms`.
     max_age: Duration,
@@ -27,11 +25,17 @@ pub(super) struct Schedule {
     not_before_while_equivalent: MonoTime,
     /// The last success that refreshed all topics.
     refreshed: Option<MonoTime>,
+    random: Random,
 }
 
 impl Schedule {
     /// A schedule that allows an update at once.
-    pub(super) fn new(backoff: Duration, backoff_max: Duration, max_age: Duration) -> Self {
+    pub(super) fn new(
+        backoff: Duration,
+        backoff_max: Duration,
+        max_age: Duration,
+        random: Random,
+    ) -> Self {
         Self {
             backoff,
             backoff_max,
@@ -41,6 +45,7 @@ impl Schedule {
             not_before: MonoTime::ZERO,
             not_before_while_equivalent: MonoTime::ZERO,
             refreshed: None,
+            random,
         }
     }
 
@@ -74,30 +79,24 @@ impl Schedule {
     }
 
     /// A response was applied. `full`: it covered all topics; `learned`: it brought news.
-    pub(super) fn on_success(
-        &mut self,
-        full: bool,
-        learned: bool,
-        now: MonoTime,
-        jitter: Jitter<'_>,
-    ) {
+    pub(super) fn on_success(&mut self, full: bool, learned: bool, now: MonoTime) {
         self.failures = 0;
-        self.not_before = now + self.backoff(0, jitter);
+        self.not_before = now + self.backoff(0);
         if full {
             self.refreshed = Some(now);
         }
         if learned {
             self.forget_equivalents();
         } else {
-            let backoff = self.backoff(self.equivalents, jitter);
+            let backoff = self.backoff(self.equivalents);
             self.equivalents = self.equivalents.saturating_add(1);
             self.not_before_while_equivalent = now + backoff;
         }
     }
 
     /// A request failed, or could not be sent.
-    pub(super) fn on_failure(&mut self, now: MonoTime, jitter: Jitter<'_>) {
-        self.not_before = now + self.backoff(self.failures, jitter);
+    pub(super) fn on_failure(&mut self, now: MonoTime) {
+        self.not_before = now + self.backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.forget_equivalents();
     }
@@ -107,14 +106,9 @@ impl Schedule {
         self.not_before_while_equivalent = MonoTime::ZERO;
     }
 
-    /// The back-off after `earlier` ones, without any spread.
-    pub(super) fn plain_backoff(&self, earlier: u32) -> Duration {
-        self.backoff.saturating_mul(1 << earlier.min(31)).min(self.backoff_max)
-    }
-
-    /// The back-off after `earlier` ones, as KIP-580: doubling, spread at random, bounded.
-    fn backoff(&self, earlier: u32, jitter: Jitter<'_>) -> Duration {
-        jitter(self.plain_backoff(earlier)).min(self.backoff_max)
+    /// The back-off after `earlier` ones, as KIP-580.
+    pub(super) fn backoff(&mut self, earlier: u32) -> Duration {
+        self.random.backoff(self.backoff, self.backoff_max, earlier)
     }
 }
 
@@ -126,7 +120,7 @@ mod tests {
     const MAX_AGE: Duration = Duration::from_secs(300);
 
     fn schedule() -> Schedule {
-        Schedule::new(BACKOFF, Duration::from_secs(1), MAX_AGE)
+        Schedule::new(BACKOFF, Duration::from_secs(1), MAX_AGE, Random::steady())
     }
 
     fn at(millis: u64) -> MonoTime {
@@ -146,7 +140,7 @@ mod tests {
     #[test]
     fn without_a_request_the_next_update_is_due_by_age_and_with_one_after_the_backoff() {
         let mut schedule = schedule();
-        schedule.on_success(true, true, at(1000), &mut |d| d);
+        schedule.on_success(true, true, at(1000));
         assert_eq!(waits(&schedule, at(1000)), (100, 300_000));
         assert_eq!(waits(&schedule, at(1040)), (60, 299_960));
         assert_eq!(waits(&schedule, at(301_000)), (0, 0));
@@ -156,8 +150,8 @@ mod tests {
     #[test]
     fn partial_updates_do_not_postpone_the_full_one() {
         let mut schedule = schedule();
-        schedule.on_success(true, true, at(0), &mut |d| d);
-        schedule.on_success(false, true, at(5000), &mut |d| d);
+        schedule.on_success(true, true, at(0));
+        schedule.on_success(false, true, at(5000));
         assert_eq!(schedule.wait(false, at(5000)), MAX_AGE - Duration::from_secs(5));
     }
 
@@ -165,14 +159,14 @@ mod tests {
     #[test]
     fn failures_double_the_backoff_up_to_its_bound_and_leave_the_last_success() {
         let mut schedule = schedule();
-        schedule.on_success(true, true, at(0), &mut |d| d);
+        schedule.on_success(true, true, at(0));
         for expected in [100, 200, 400, 800, 1000, 1000] {
-            schedule.on_failure(at(1000), &mut |d| d);
+            schedule.on_failure(at(1000));
             assert_eq!(schedule.wait(true, at(1000)).as_millis(), expected);
         }
         assert_eq!(schedule.wait(false, at(1000)).as_millis(), 299_000);
-        schedule.on_success(true, true, at(2000), &mut |d| d);
-        schedule.on_failure(at(3000), &mut |d| d);
+        schedule.on_success(true, true, at(2000));
+        schedule.on_failure(at(3000));
         assert_eq!(schedule.wait(true, at(3000)), BACKOFF);
     }
 
@@ -181,19 +175,19 @@ mod tests {
     fn answers_without_news_double_the_backoff_until_there_is_news() {
         let mut schedule = schedule();
         for expected in [100, 200, 400, 800, 1000] {
-            schedule.on_success(true, false, at(0), &mut |d| d);
+            schedule.on_success(true, false, at(0));
             assert_eq!(schedule.wait(true, at(0)).as_millis(), expected);
         }
-        schedule.on_success(true, true, at(0), &mut |d| d);
+        schedule.on_success(true, true, at(0));
         assert_eq!(schedule.wait(true, at(0)), BACKOFF);
     }
 
     #[test]
     fn a_new_topic_overrides_every_backoff() {
         let mut schedule = schedule();
-        schedule.on_success(true, false, at(0), &mut |d| d);
-        schedule.on_success(true, false, at(0), &mut |d| d);
-        schedule.on_failure(at(0), &mut |d| d);
+        schedule.on_success(true, false, at(0));
+        schedule.on_success(true, false, at(0));
+        schedule.on_failure(at(0));
         schedule.on_new_topic();
         assert_eq!(schedule.wait(true, at(0)), Duration::ZERO);
     }
@@ -201,26 +195,28 @@ mod tests {
     #[test]
     fn an_update_by_age_is_not_held_back_by_answers_without_news() {
         let second = Duration::from_secs(1);
-        let mut schedule = Schedule::new(BACKOFF, second * 60, second);
+        let mut schedule = Schedule::new(BACKOFF, second * 60, second, Random::steady());
         for _ in 0..6 {
-            schedule.on_success(true, false, at(0), &mut |d| d);
+            schedule.on_success(true, false, at(0));
         }
         assert_eq!(schedule.wait(true, at(0)), BACKOFF * 32);
         assert_eq!(schedule.wait(true, at(1000)), Duration::ZERO);
         schedule.on_request(at(1000));
-        schedule.on_success(true, false, at(1000), &mut |d| d);
+        schedule.on_success(true, false, at(1000));
         assert_eq!(schedule.wait(true, at(1000)), BACKOFF);
     }
 
     /// MD-04.
     #[test]
     fn jitter_spreads_the_backoff_within_its_bound() {
-        let mut schedule = schedule();
-        schedule.on_failure(at(0), &mut |d| d * 12 / 10);
-        assert_eq!(schedule.wait(true, at(0)).as_millis(), 120);
-        for _ in 0..5 {
-            schedule.on_failure(at(0), &mut |d| d * 12 / 10);
+        let max = Duration::from_secs(1);
+        let mut schedule = Schedule::new(BACKOFF, max, MAX_AGE, Random::new(5));
+        for nominal in [100, 200, 400, 800, 1000, 1000, 1000] {
+            schedule.on_failure(at(0));
+            let wait = schedule.wait(true, at(0));
+            let nominal = Duration::from_millis(nominal);
+            assert!(wait >= nominal * 8 / 10 && wait <= (nominal * 12 / 10).min(max), "{wait:?}");
+            assert!(wait != nominal || nominal == max, "there is no jitter");
         }
-        assert_eq!(schedule.wait(true, at(0)).as_millis(), 1000);
     }
 }

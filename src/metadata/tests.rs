@@ -10,6 +10,7 @@ use crate::protocol::{
     ErrorCode, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
     MetadataResponseTopic, NodeEndpoint,
 };
+use crate::random::Random;
 use crate::time::MonoTime;
 use crate::types::{NodeId, Uuid};
 
@@ -29,10 +30,15 @@ impl Rig {
     }
 
     fn with(entries: &[(&str, &str)]) -> Self {
+        Self::with_random(entries, Random::steady())
+    }
+
+    fn with_random(entries: &[(&str, &str)], random: Random) -> Self {
         let servers = [("bootstrap.servers", "a:1,b:2")];
         let config = ProducerConfig::from_properties(servers.iter().chain(entries).copied());
         let settings = MetadataSettings::from(&config.unwrap());
-        Self { metadata: Metadata::new(settings), now: MonoTime::ZERO + Duration::from_secs(1) }
+        let metadata = Metadata::new(settings, random);
+        Self { metadata, now: MonoTime::ZERO + Duration::from_secs(1) }
     }
 
     /// With these topics known, of one partition each, led by broker 1 in epoch 5.
@@ -67,7 +73,7 @@ impl Rig {
     }
 
     fn respond(&mut self, response: &MetadataResponse, version: i16) -> Update {
-        self.metadata.handle_response(response, version, self.now, &|_| false, &mut |d| d)
+        self.metadata.handle_response(response, version, self.now, &|_| false)
     }
 
     /// Asks, and has the latest version answered with these topics.
@@ -77,7 +83,7 @@ impl Rig {
     }
 
     fn fail(&mut self) {
-        self.metadata.handle_failure(self.now, &mut |d| d);
+        self.metadata.handle_failure(self.now);
     }
 
     fn leader(&self, name: &str, partition: i32) -> Option<(i32, i32)> {
@@ -504,7 +510,7 @@ fn an_idle_topic_with_records_pending_stays() {
     rig.request();
     let response = response(vec![topic("t", &[(1, 5)]), topic("u", &[(1, 5)])]);
     let pending = |name: &str| name == "t";
-    rig.metadata.handle_response(&response, LATEST, rig.now, &pending, &mut |d| d);
+    rig.metadata.handle_response(&response, LATEST, rig.now, &pending);
     assert!(rig.knows("t") && !rig.knows("u"));
 }
 
@@ -604,6 +610,25 @@ fn bootstrap_servers_whose_brokers_are_never_reached_are_gone_back_to_ever_more_
     rig.answer(vec![]);
     rig.metadata.on_broker_reached();
     assert!(rig.metadata.rebootstrap(rig.now), "after that it is as at first");
+}
+
+#[test]
+fn clients_that_lost_their_brokers_together_do_not_go_back_together() {
+    let wait = |seed| {
+        let mut rig = Rig::with_random(&[], Random::new(seed));
+        rig.answer(vec![]);
+        assert!(rig.metadata.rebootstrap(rig.now));
+        rig.answer(vec![]);
+        let mut waited = 0;
+        while !rig.metadata.rebootstrap(rig.now) {
+            rig.pass_ms(1);
+            waited += 1;
+        }
+        waited
+    };
+    let waits: Vec<u32> = (0..10).map(wait).collect();
+    assert!(waits.iter().all(|ms| (80..=120).contains(ms)), "{waits:?}");
+    assert!(waits.iter().any(|ms| *ms != waits[0]), "{waits:?}");
 }
 
 #[test]

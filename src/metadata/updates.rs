@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use super::apply;
 use super::cell::MetadataCell;
-use super::schedule::{Jitter, Schedule};
+use super::schedule::Schedule;
 use super::snapshot::{Cluster, Node, PartitionMetadata};
 use crate::config::{MetadataRecoveryStrategy, ProducerConfig};
 use crate::protocol::{ErrorCode, MetadataRequest, MetadataResponse, NodeEndpoint};
+use crate::random::Random;
 use crate::time::MonoTime;
 use crate::types::{NodeId, TopicPartition, Uuid};
 
@@ -124,7 +125,8 @@ pub(crate) struct LeaderChange<'a> {
 
 impl Metadata {
     /// The metadata of a client that has talked to no broker yet.
-    pub(crate) fn new(settings: MetadataSettings) -> Self {
+    /// `random` spreads its backoffs.
+    pub(crate) fn new(settings: MetadataSettings, random: Random) -> Self {
         let cluster = Arc::new(Cluster::of_bootstrap_servers(&settings.bootstrap));
         let (backoff, max) = (settings.retry_backoff, settings.retry_backoff_max);
         Self {
@@ -132,7 +134,7 @@ impl Metadata {
                 Arc::clone(&cluster),
                 settings.unknown_topic_timeout,
             )),
-            schedule: Schedule::new(backoff, max, settings.max_age),
+            schedule: Schedule::new(backoff, max, settings.max_age, random),
             settings,
             topics: BTreeMap::new(),
             cluster,
@@ -224,15 +226,14 @@ impl Metadata {
         version: i16,
         now: MonoTime,
         pending: &dyn Fn(&str) -> bool,
-        jitter: Jitter<'_>,
     ) -> Update {
         if response.error_code == ErrorCode::REBOOTSTRAP_REQUIRED && self.start_anew() {
-            self.schedule.on_failure(now, jitter);
+            self.schedule.on_failure(now);
             return Update::Rebootstrap;
         }
         if let Err(reason) = apply::check(response) {
             self.cell.set_trouble(Arc::clone(&reason));
-            self.handle_failure(now, jitter);
+            self.handle_failure(now);
             return Update::Refused(reason);
         }
         let scope = self.in_flight.take().unwrap_or(Scope::NewTopics);
@@ -240,7 +241,7 @@ impl Metadata {
         let outcome = self.apply(response, version, scope == Scope::AllTopics);
         self.full_wanted |= outcome.refresh;
         self.unanswered_since = None;
-        self.schedule.on_success(scope == Scope::AllTopics, outcome.learned, now, jitter);
+        self.schedule.on_success(scope == Scope::AllTopics, outcome.learned, now);
         self.cluster = Arc::new(outcome.cluster);
         self.cell.publish(Arc::clone(&self.cluster), &outcome.errors, &expired);
         self.check_invariants();
@@ -248,9 +249,9 @@ impl Metadata {
     }
 
     /// The request failed, or there was no node to send it to.
-    pub(crate) fn handle_failure(&mut self, now: MonoTime, jitter: Jitter<'_>) {
+    pub(crate) fn handle_failure(&mut self, now: MonoTime) {
         self.full_wanted |= self.in_flight.take() == Some(Scope::AllTopics);
-        self.schedule.on_failure(now, jitter);
+        self.schedule.on_failure(now);
     }
 
     /// Takes in leaders that produce responses named (KIP-951), with the addresses that came along.
@@ -304,7 +305,7 @@ impl Metadata {
         if now < self.rebootstrap_not_before || !self.start_anew() {
             return false;
         }
-        self.rebootstrap_not_before = now + self.schedule.plain_backoff(self.rebootstraps);
+        self.rebootstrap_not_before = now + self.schedule.backoff(self.rebootstraps);
         self.rebootstraps = self.rebootstraps.saturating_add(1);
         true
     }

@@ -174,7 +174,9 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     };
     let executor =
         Arc::new(CallbackExecutor::start(kind, &name, slots).map_err(refused_by_system)?);
-    let metadata = Metadata::new(MetadataSettings::from(&config));
+    let mut random = Random::new(seed);
+    let spread = Random::new(random.next_u64());
+    let metadata = Metadata::new(MetadataSettings::from(&config), spread);
     let cell = Arc::clone(metadata.cell());
     let resolver_thread = resolver.thread();
     let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed))
@@ -185,7 +187,7 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
         client,
         metadata,
         Arc::clone(&executor),
-        Random::new(seed),
+        random,
     );
     let ending = Arc::new(Ending::default());
     let thread =

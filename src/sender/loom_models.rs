@@ -89,7 +89,7 @@ fn produce<const USERS: usize>(
     let clock = Clock::Manual(ManualClock::new());
     let slots = Arc::new(Slots::new(10));
     let executor = Arc::new(CallbackExecutor::start(kind, "model", slots).unwrap());
-    let metadata = Metadata::new(MetadataSettings {
+    let settings = MetadataSettings {
         bootstrap: vec![("bootstrap".into(), 9092)],
         max_age: HOUR,
         max_idle: HOUR,
@@ -98,7 +98,8 @@ fn produce<const USERS: usize>(
         auto_create: true,
         unknown_topic_timeout: None,
         rebootstrap_trigger: None,
-    });
+    };
+    let metadata = Metadata::new(settings, Random::new(8));
     let config = SenderConfig {
         acks: -1,
         idempotent: false,

@@ -203,17 +203,15 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     fn hear_metadata(&mut self, node: NodeId, version: i16, bytes: Option<&[u8]>, now: MonoTime) {
-        let random = &mut self.random;
-        let mut jitter = |backoff| random.jitter(backoff, JITTER);
         let Some(bytes) = bytes else {
-            return self.metadata.handle_failure(now, &mut jitter);
+            return self.metadata.handle_failure(now);
         };
         let response = match MetadataResponse::decode(&mut Reader::new(bytes), version) {
             Ok(response) => response,
             Err(error) => {
                 let text = format!("broker {node} sent metadata that can't be read: {error}");
                 self.metadata.cell().set_trouble(text);
-                self.metadata.handle_failure(now, &mut jitter);
+                self.metadata.handle_failure(now);
                 self.client.disconnect(node, now);
                 return;
             }
@@ -221,8 +219,6 @@ impl<C: KafkaClient> Sender<C> {
         let api = (ApiKey::Metadata, version);
         self.heed_throttle(node, api, response.throttle_time_ms, now);
         self.note_used_topics();
-        let random = &mut self.random;
-        let mut jitter = |backoff| random.jitter(backoff, JITTER);
         let index = &self.index;
         let active = index.active();
         let pending = |topic: &str| {
@@ -233,7 +229,7 @@ impl<C: KafkaClient> Sender<C> {
                         || !partition.queue.lock().batches.is_empty())
             })
         };
-        let update = self.metadata.handle_response(&response, version, now, &pending, &mut jitter);
+        let update = self.metadata.handle_response(&response, version, now, &pending);
         match update {
             Update::Applied => {
                 self.reach.on_metadata(node);
@@ -361,9 +357,7 @@ impl<C: KafkaClient> Sender<C> {
             if nodes.keys().all(|id| self.upkeep.too_old.contains(id)) {
                 self.metadata.cell().fail_waiting(unsupported.into());
             }
-            let random = &mut self.random;
-            let mut jitter = |backoff| random.jitter(backoff, JITTER);
-            self.metadata.handle_failure(now, &mut jitter);
+            self.metadata.handle_failure(now);
             self.client.disconnect(node, now);
         }
     }
@@ -456,11 +450,7 @@ impl<C: KafkaClient> Sender<C> {
 
     /// `retry.backoff.ms` doubled for each attempt but the first, up to its bound, with jitter.
     pub(super) fn retry_backoff(&mut self, attempts: u32) -> Duration {
-        let doubled = attempts.saturating_sub(1).min(31);
-        let backoff = self.config.retry_backoff.saturating_mul(1 << doubled);
-        self.random.jitter(backoff.min(self.config.retry_backoff_max), JITTER)
+        let (base, max) = (self.config.retry_backoff, self.config.retry_backoff_max);
+        self.random.backoff(base, max, attempts.saturating_sub(1))
     }
 }
-
-/// Backoffs vary by a fifth, so that clients that failed together don't come back together.
-pub(super) const JITTER: f64 = 0.2;

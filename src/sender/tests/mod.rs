@@ -152,7 +152,7 @@ impl Scenario {
             placing: Placing { adaptive: true, seed: 0 },
         };
         let accumulator = Arc::new(RecordAccumulator::new(config, inbox, clock));
-        let metadata = Metadata::new(MetadataSettings {
+        let settings = MetadataSettings {
             bootstrap: vec![("bootstrap".into(), 9092)],
             max_age: setup.max_age,
             max_idle: 300 * SECOND,
@@ -161,7 +161,8 @@ impl Scenario {
             auto_create: true,
             unknown_topic_timeout: None,
             rebootstrap_trigger: Some(300 * SECOND),
-        });
+        };
+        let metadata = Metadata::new(settings, Random::new(8));
         metadata.cell().add_topic("t");
         accumulator.topics.find_or_add("t");
         accumulator.inbox.push(Event::MetadataWanted);
