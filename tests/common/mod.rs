@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod asleep;
 pub mod stranger;
 
 use std::time::{Duration, Instant};

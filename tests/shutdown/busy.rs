@@ -7,7 +7,8 @@ use std::time::Duration;
 use kafka_producer::testing::{Fault, TestCluster};
 use kafka_producer::{Error, KafkaProducer, ProducerRecord, TopicRecord};
 
-use crate::common::{LONG, builder, fate, ms};
+use crate::common::asleep::Thread;
+use crate::common::{LONG, builder, delivered, fate, ms};
 use crate::{
     assert_threads_end, endless_linger, eventually, is_closed, is_given_up, send_with, telling,
 };
@@ -102,20 +103,29 @@ fn a_close_amid_sends_that_gives_up_tells_of_each_record_once() {
     assert!(cluster.count("t") >= delivered as u64);
 }
 
-/// Runs `call` in a thread, closes when `is_waiting`, and gives what the call came to.
-fn close_during<T: Send>(
+/// Runs `calls`, each in a thread; closes when all of them sleep and `is_time`. What they came to.
+fn close_during<const N: usize>(
     producer: &KafkaProducer,
     timeout: Duration,
-    is_waiting: impl FnMut() -> bool,
-    call: impl FnOnce() -> T + Send,
-) -> T {
+    mut is_time: impl FnMut() -> bool,
+    calls: [&(dyn Fn() -> Result<(), Error> + Sync); N],
+) -> [Result<(), Error>; N] {
     std::thread::scope(|scope| {
-        let (done, result) = mpsc::channel();
-        scope.spawn(move || done.send(call()).unwrap());
-        eventually("nobody waits", is_waiting);
-        assert!(result.try_recv().is_err(), "it did not wait");
+        let (threads, results): (Vec<_>, Vec<_>) = calls
+            .map(|call| {
+                let ((begins, thread), (done, result)) = (mpsc::channel(), mpsc::channel());
+                scope.spawn(move || {
+                    begins.send(Thread::current()).unwrap();
+                    done.send(call()).unwrap();
+                });
+                (thread.recv().unwrap(), result)
+            })
+            .into_iter()
+            .unzip();
+        eventually("they all wait", || threads.iter().all(Thread::is_asleep) && is_time());
+        assert!(results.iter().all(|result| result.try_recv().is_err()), "one did not wait");
         producer.close(timeout);
-        result.recv_timeout(LONG).expect("it waits still")
+        std::array::from_fn(|i| results[i].recv_timeout(LONG).expect("it waits still"))
     })
 }
 
@@ -136,8 +146,9 @@ fn who_waits_for_memory_is_told() {
     while let Ok(delivery) = producer.try_send(record()) {
         deliveries.push(delivery);
     }
-    let is_waiting = || true;
-    let refused = close_during(&producer, ms(200), is_waiting, || producer.send(record()));
+    let is_waiting = || producer.metrics().producer.waiting_threads == 1;
+    let send = || producer.send(record()).map(drop);
+    let [refused] = close_during(&producer, ms(200), is_waiting, [&send]);
     assert!(is_closed(&refused), "{refused:?}");
     assert!(deliveries.iter().all(|delivery| is_given_up(&fate(delivery).unwrap_err())));
 }
@@ -158,19 +169,19 @@ fn who_waits_for_metadata_is_told_by_a_close_of(timeout: Duration) {
     let is_asked =
         || cluster.counters().requests(kafka_producer::testing::Api::Metadata) >= asked + 4;
     let unknown = || ProducerRecord::new("unknown", "v");
-    let results = close_during(&producer, timeout, is_asked, || {
-        std::thread::scope(|scope| {
-            let calls = [
-                scope.spawn(|| producer.send(unknown()).map(drop)),
-                scope.spawn(|| producer.send(ProducerRecord::new("t", "v").partition(5)).map(drop)),
-                scope.spawn(|| producer.send_with(unknown(), |_| panic!("not accepted"))),
-                scope.spawn(|| producer.partitions_for("unknown").map(drop)),
-                scope.spawn(|| producer.topic("unknown").map(drop)),
-                scope.spawn(|| producer.wait_ready(&["t", "unknown"], LONG * 10)),
-            ];
-            calls.map(|call| call.join().unwrap())
-        })
-    });
+    let results = close_during(
+        &producer,
+        timeout,
+        is_asked,
+        [
+            &|| producer.send(unknown()).map(drop),
+            &|| producer.send(ProducerRecord::new("t", "v").partition(5)).map(drop),
+            &|| producer.send_with(unknown(), |_| panic!("not accepted")),
+            &|| producer.partitions_for("unknown").map(drop),
+            &|| producer.topic("unknown").map(drop),
+            &|| producer.wait_ready(&["t", "unknown"], LONG * 10),
+        ],
+    );
     assert!(results.iter().all(is_closed), "{results:?}");
 }
 
@@ -182,7 +193,8 @@ fn who_waits_for_the_backlog_of_callbacks_is_told() {
     cluster.freeze_broker(1);
     let (told, results) = telling();
     send_with(&producer, &told).unwrap();
-    let refused = close_during(&producer, ms(200), || true, || send_with(&producer, &told));
+    let send = || send_with(&producer, &told);
+    let [refused] = close_during(&producer, ms(200), || true, [&send]);
     assert!(is_closed(&refused), "{refused:?}");
     drop(told);
     assert!(is_given_up(&results.next().unwrap().unwrap_err()));
@@ -195,25 +207,18 @@ fn who_waits_for_a_delivery_or_a_flush_is_told() {
     let producer = endless_linger(&cluster).wait_ends_linger(false).build().unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
     let delivery = producer.send(ProducerRecord::new("t", "v")).unwrap();
-    let waited = close_during(&producer, LONG, || true, || delivery.wait_timeout(LONG * 10));
-    assert_eq!(waited.unwrap().offset(), Some(0));
+    let wait = || delivery.wait_timeout(LONG * 10).map(drop);
+    let [waited] = close_during(&producer, LONG, || true, [&wait]);
+    waited.unwrap();
+    assert_eq!(delivered(&delivery).offset(), Some(0));
 
     let producer = endless_linger(&cluster).build().unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
     cluster.freeze_broker(1);
     let delivery = producer.send(ProducerRecord::new("t", "v")).unwrap();
-    let results = close_during(
-        &producer,
-        ms(300),
-        || true,
-        || {
-            std::thread::scope(|scope| {
-                let flush = scope.spawn(|| producer.flush(LONG * 10));
-                let wait = scope.spawn(|| delivery.wait_timeout(LONG * 10));
-                (flush.join().unwrap(), wait.join().unwrap())
-            })
-        },
-    );
-    results.0.unwrap();
-    assert!(is_given_up(&results.1.unwrap_err()));
+    let flush = || producer.flush(LONG * 10);
+    let wait = || delivery.wait_timeout(LONG * 10).map(drop);
+    let [flushed, waited] = close_during(&producer, ms(300), || true, [&flush, &wait]);
+    flushed.unwrap();
+    assert!(is_given_up(&waited.unwrap_err()));
 }

@@ -12,7 +12,10 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use kafka_producer::testing::TestCluster;
-use kafka_producer::{DeliveryCause, Error, KafkaProducer, ProducerBuilder, ProducerRecord};
+use kafka_producer::{
+    CallbackTask, Callbacks, DeliveryCause, Error, Executor, KafkaProducer, ProducerBuilder,
+    ProducerRecord,
+};
 
 use common::{LONG, builder, close, delivered, failure, ms, timed, values};
 
@@ -154,34 +157,46 @@ fn a_producer_that_was_never_used_closes_at_once() {
 /// CFG-23: nothing is begun before all is checked.
 #[test]
 fn a_producer_that_cannot_be_built_leaves_no_thread() {
+    let executor = Arc::new(Unused);
     let built = KafkaProducer::builder()
         .bootstrap_servers("127.0.0.1:1")
         .client_id("unbuilt")
+        .callbacks(Callbacks::Executor(Arc::clone(&executor) as _))
         .acks(kafka_producer::Acks::None)
         .enable_idempotence(true)
         .build();
     let Err(Error::Config(text)) = built else { panic!("{built:?}") };
     assert!(text.contains("enable.idempotence"), "{text}");
+    // A thread that was begun may not have its name yet. It would hold what callbacks run on.
+    assert_eq!(Arc::strong_count(&executor), 1);
     assert_threads_end("unbuilt");
+}
+
+/// An executor that no callback comes to.
+struct Unused;
+
+impl Executor for Unused {
+    fn execute(&self, _: CallbackTask) {
+        panic!("nothing was sent");
+    }
 }
 
 /// CFG-25: two of them never share one.
 #[test]
-#[cfg(target_os = "linux")]
 fn a_producer_without_a_name_makes_one_up() {
-    let senders = || -> Vec<_> {
-        let made_up = threads("producer").into_iter();
-        made_up.filter(|name| name.contains("-send")).collect()
-    };
     let build = || KafkaProducer::builder().bootstrap_servers("127.0.0.1:1").build().unwrap();
-    let (one, two) = (build(), build());
-    eventually("each has a name of its own", || {
-        let mut names = senders();
-        names.dedup();
-        names.len() >= 2
-    });
-    close(&one);
-    close(&two);
+    let producers = [build(), build()];
+    let names = producers.each_ref().map(|producer| producer.metrics().client_id);
+    assert!(names.iter().all(|name| !name.is_empty()));
+    assert_ne!(names[0], names[1]);
+    for (producer, name) in producers.iter().zip(&names) {
+        #[cfg(target_os = "linux")]
+        eventually("the sender bears the name", || {
+            threads(name).contains(&cut(&format!("{name}-sender")))
+        });
+        close(producer);
+        assert_threads_end(name);
+    }
 }
 
 #[test]
