@@ -50,7 +50,7 @@ fn one_budget_covers_the_waits_for_metadata_and_for_memory() {
     let producer = builder(&cluster)
         .buffer_memory(5_000)
         .batch_size(1_000)
-        .max_block(ms(2_000))
+        .max_block(ms(4_000))
         .build()
         .unwrap();
     producer.wait_ready(&["t"], LONG).unwrap();
@@ -64,7 +64,7 @@ fn one_budget_covers_the_waits_for_metadata_and_for_memory() {
             let sending = scope.spawn(|| producer.send(ProducerRecord::new("u", &value)));
             let begun = std::time::Instant::now();
             assert!(cluster.wait_for_requests(Api::Metadata, asked + 1, LONG));
-            while begun.elapsed() < ms(1_200) {
+            while begun.elapsed() < ms(2_500) {
                 std::thread::yield_now();
             }
             assert!(cluster.create_topic("u", 1));
@@ -72,7 +72,8 @@ fn one_budget_covers_the_waits_for_metadata_and_for_memory() {
         })
     });
     assert!(matches!(sent, Err(Error::BufferExhausted { .. })), "{sent:?}");
-    assert!(time >= ms(1_900) && time < ms(3_000), "{time:?}");
+    // With a budget for each of the two it would take 6.5 s.
+    assert!(time >= ms(4_000) && time < ms(6_000), "{time:?}");
     cluster.remove_fault(refusing);
     close(&producer);
 }
@@ -155,13 +156,14 @@ fn a_send_that_never_waits_returns_at_once_in_any_world() {
     for producer in [&frozen].into_iter().chain(&elsewhere) {
         const CALLS: u32 = 10_000;
         let waits_before = waits();
-        let ((), time) = timed(|| {
-            for i in 0..CALLS {
-                let topic = if i % 2 == 0 { "t" } else { "unknown" };
-                let _ = producer.try_send(ProducerRecord::new(topic, "value"));
-            }
+        let times = (0..CALLS).map(|i| {
+            let topic = if i % 2 == 0 { "t" } else { "unknown" };
+            timed(|| producer.try_send(ProducerRecord::new(topic, "value")).is_ok()).1
         });
-        assert!(time / CALLS < ms(1), "{time:?}");
+        let (sum, longest) =
+            times.fold((ms(0), ms(0)), |(sum, longest), time| (sum + time, longest.max(time)));
+        assert!(sum / CALLS < ms(1), "{sum:?}");
+        assert!(longest < ms(1_000), "{longest:?}");
         // A busy machine interrupts calls. How often the thread gave its core away by itself tells
         // more: now and then it meets another at a lock; what would wait, waits in every call.
         let waits = waits() - waits_before;

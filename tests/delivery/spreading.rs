@@ -1,7 +1,5 @@
 //! Records without a key: equal shares of bytes where brokers are equal, less for slow ones.
 
-use std::time::Duration;
-
 use kafka_producer::ProducerRecord;
 use kafka_producer::testing::{Fault, TestCluster};
 
@@ -45,36 +43,21 @@ fn every_partition_gets_an_equal_share_of_bytes() {
     }
 }
 
-/// What three brokers get in `time`, the last of which takes `slow` for each request, the others
-/// `fast`.
-fn shares_with_a_slow_broker(adaptive: bool, time: Duration) -> Vec<usize> {
+/// PART-17: under a leader ten times slower than the others, they get what it can't take.
+#[test]
+fn a_slow_broker_gets_less_and_the_others_more() {
     let cluster = TestCluster::builder().brokers(3).topic("t", 3).start();
     for broker in 1..=3 {
         let by = if cluster.leader("t", 2).unwrap().0 == broker { ms(100) } else { ms(10) };
         cluster.inject(Fault::produce().broker(broker).always().delay(by));
     }
-    let producer = builder(&cluster)
-        .batch_size(1_000)
-        .buffer_memory(40_000)
-        .partitioner_adaptive(adaptive)
-        .build()
-        .unwrap();
+    let producer = builder(&cluster).batch_size(1_000).buffer_memory(40_000).build().unwrap();
     let begun = std::time::Instant::now();
-    while begun.elapsed() < time {
+    while begun.elapsed() < ms(2_000) {
         producer.send(ProducerRecord::new("t", &[b'x'; 200])).unwrap();
     }
-    let bytes = bytes(&cluster, 3);
+    let shares = bytes(&cluster, 3);
     cluster.clear_faults();
     close(&producer);
-    bytes
-}
-
-/// PART-17: under a leader ten times slower than the others, they get what it can't take.
-#[test]
-fn a_slow_broker_gets_less_and_the_others_more() {
-    let even = shares_with_a_slow_broker(false, ms(2_000));
-    let weighed = shares_with_a_slow_broker(true, ms(2_000));
-    assert!(weighed[2] * 4 < weighed[0] && weighed[2] * 4 < weighed[1], "{weighed:?}");
-    let total = |bytes: &[usize]| bytes.iter().sum::<usize>();
-    assert!(total(&weighed) > 2 * total(&even), "{even:?} {weighed:?}");
+    assert!(shares[2] * 4 < shares[0] && shares[2] * 4 < shares[1], "{shares:?}");
 }

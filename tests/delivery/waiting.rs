@@ -1,10 +1,11 @@
 //! Whoever waits is not kept waiting.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kafka_producer::testing::{Api, TestCluster};
+use kafka_producer::testing::{Api, Fault, TestCluster};
 use kafka_producer::{Error, ProducerBuilder, ProducerRecord};
 
+use crate::common::asleep::Thread;
 use crate::common::{LONG, assert_took, builder, delivered, ms, timed};
 
 /// Nothing would be sent in a test's time but for what ends the linger.
@@ -22,6 +23,58 @@ fn a_wait_ends_the_linger() {
         let delivery = producer.send(ProducerRecord::new("t", "v")).unwrap();
         assert_eq!(delivery.wait_timeout(SOON).unwrap().offset(), Some(i));
     }
+}
+
+/// The median of many: what a busy machine does to a few of them is no matter.
+#[track_caller]
+fn assert_mostly_soon(mut times: Vec<Duration>) {
+    times.sort();
+    assert!(times[times.len() / 2] < ms(5), "{times:?}");
+}
+
+#[test]
+fn a_record_wakes_a_sender_that_sleeps() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).client_id("sleeps").linger(ms(0)).build().unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let sender = Thread::named("sleeps-sender").expect("it has brought metadata");
+    let times = (1..=100).map(|count| {
+        let begun = Instant::now();
+        while !sender.is_asleep() {
+            assert!(begun.elapsed() < LONG, "the sender comes to no rest");
+        }
+        let (arrived, time) = timed(|| {
+            producer.send(ProducerRecord::new("t", "v")).unwrap();
+            cluster.wait_for_count("t", count, LONG)
+        });
+        assert!(arrived);
+        time
+    });
+    assert_mostly_soon(times.collect());
+}
+
+#[test]
+fn memory_that_comes_back_wakes_who_waits_for_it() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).buffer_memory(1_000).batch_size(1_000).max_block(LONG);
+    let producer = producer.build().unwrap();
+    cluster.inject(Fault::produce().always().delay_response(ms(5)));
+    let value = [b'x'; 900];
+    let mut held = producer.send(ProducerRecord::new("t", &value)).unwrap();
+    let times = (0..100).map(|_| {
+        let (next, sent, told) = std::thread::scope(|scope| {
+            let told = scope.spawn(|| {
+                delivered(&held);
+                Instant::now()
+            });
+            // There is no room before the first one is delivered.
+            let next = producer.send(ProducerRecord::new("t", &value)).unwrap();
+            (next, Instant::now(), told.join().unwrap())
+        });
+        held = next;
+        sent.saturating_duration_since(told)
+    });
+    assert_mostly_soon(times.collect());
 }
 
 #[test]
@@ -126,7 +179,7 @@ fn a_send_that_never_waits_asks_for_the_topic_and_succeeds_later() {
     let refused = producer.try_send(ProducerRecord::new("t", "v")).unwrap_err();
     assert!(matches!(refused.error(), Error::NotReady { .. }), "{refused}");
     // It has asked: nobody else does here.
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let delivery = loop {
         match producer.try_send(ProducerRecord::new("t", "v")) {
             Ok(delivery) => break delivery,

@@ -1,12 +1,14 @@
 //! What the system and the allocator tell of this process.
 
 use std::fs;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
 use crate::COUNTED;
+use crate::common::LONG;
 
 pub const KB: u64 = 1024;
 pub const MB: u64 = 1024 * KB;
@@ -50,6 +52,24 @@ pub fn naps() -> Vec<(String, u64)> {
         (name, number(&status, "voluntary_ctxt_switches:"))
     })
     .collect()
+}
+
+/// Waits until a figure has stood still for longer than the second after which a producer at rest
+/// gives back what it keeps for the next batches.
+#[track_caller]
+pub fn until_still<T: PartialEq>(figure: impl Fn() -> T) -> T {
+    const STILL: Duration = Duration::from_millis(1_200);
+    let start = Instant::now();
+    let (mut last, mut since) = (figure(), start);
+    while since.elapsed() < STILL {
+        assert!(start.elapsed() < LONG, "it comes to no rest");
+        sleep(Duration::from_millis(20));
+        let next = figure();
+        if next != last {
+            (last, since) = (next, Instant::now());
+        }
+    }
+    last
 }
 
 /// The time that all threads have been on a core, in the kernel too.

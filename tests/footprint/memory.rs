@@ -13,7 +13,7 @@ use kafka_producer::{
 use crate::alone::{Alone, Broker, alone};
 use crate::common::{LONG, close, delivered, failure, ms};
 use crate::discarding;
-use crate::measure::{KB, MB, allocated, peak, resident};
+use crate::measure::{KB, MB, allocated, peak, resident, until_still};
 
 /// `buffer.memory` as it is by default.
 const BUFFER: u64 = 32 * MB;
@@ -48,9 +48,8 @@ impl Loaded {
         (0..4).for_each(|partition| {
             delivered(&topic.send(TopicRecord::new("first").partition(partition)).unwrap());
         });
-        // Until it has let go of what it keeps for the next batches.
-        sleep(ms(1500));
-        Self { broker, producer, topic, resident_without, allocated_idle: allocated() }
+        let allocated_idle = until_still(allocated);
+        Self { broker, producer, topic, resident_without, allocated_idle }
     }
 
     /// Sends until there is no memory left; gives how many records were accepted.

@@ -9,7 +9,7 @@ use kafka_producer::{KafkaProducer, ProducerRecord};
 use crate::alone::{Alone, alone};
 use crate::common::{LONG, close, delivered, ms};
 use crate::discarding;
-use crate::measure::{KB, MB, cpu, naps, resident};
+use crate::measure::{KB, MB, cpu, naps, resident, until_still};
 
 /// Resident, above the same program without a producer.
 const IDLE_BOUND: u64 = 4 * MB;
@@ -39,8 +39,7 @@ fn idle(alone: &Alone<'_>) {
     // Once more after work, when all that goes on for a while afterwards is over.
     (0..20_000).for_each(|_| drop(producer.send(ProducerRecord::new("t", "work")).unwrap()));
     producer.flush(LONG).unwrap();
-    sleep(ms(2000));
-    let (before, watched) = (naps(), 4);
+    let (before, watched) = (until_still(naps), 4);
     sleep(Duration::from_secs(watched));
     let after = naps();
     println!("idle: naps of the threads in {watched} s: {before:?} -> {after:?}");
@@ -103,9 +102,13 @@ fn refused_with_records_under_way(_: &Alone<'_>) {
 /// Watches a producer whose three brokers refuse connections; each attempt ends in a connection
 /// that is closed.
 fn refused(producer: &KafkaProducer) {
-    // By now the backoff has reached its bound.
-    sleep(ms(2500));
     let attempts = || producer.metrics().producer.connection_close.total;
+    // With six failures the backoff has reached its bound.
+    let (start, first) = (Instant::now(), attempts());
+    while attempts() < first + 3 * 6 {
+        assert!(start.elapsed() < LONG, "{} attempts", attempts() - first);
+        sleep(ms(20));
+    }
     let (used, start, before, attempts_before) = (cpu(), Instant::now(), naps(), attempts());
     sleep(ms(5000));
     let (used, watched, attempts) = (cpu() - used, start.elapsed(), attempts() - attempts_before);

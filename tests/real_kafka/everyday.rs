@@ -150,8 +150,9 @@ fn a_close_inside_a_callback_is_refused_and_costs_no_record() {
 
 /// INT-12: with and without key and partition.
 #[test]
-fn a_batch_size_of_zero_delivers_each_record() {
-    let Some(cluster) = one_broker("a_batch_size_of_zero_delivers_each_record") else { return };
+fn a_batch_size_of_zero_gives_each_record_a_batch() {
+    let test = "a_batch_size_of_zero_gives_each_record_a_batch";
+    let Some(cluster) = one_broker(test) else { return };
     cluster.create_topic("unbatched", 2, 1, &[]);
     let producer = producer(cluster).batch_size(0).build().unwrap();
     let mut sent = Vec::new();
@@ -166,6 +167,12 @@ fn a_batch_size_of_zero_delivers_each_record() {
     }
     assert!(sent.iter().all(|delivery| delivery.wait_timeout(LONG).is_ok()));
     assert_eq!(cluster.consume("unbatched", usize::MAX).len(), 60);
+    let batches = |partition| {
+        let leader = cluster.leader("unbatched", partition).expect("a leader");
+        let dump = cluster.dump_log(leader, "unbatched", partition);
+        dump.iter().filter(|line| line.starts_with("baseOffset:")).count()
+    };
+    assert_eq!(batches(0) + batches(1), 60);
 }
 
 /// INT-07, INT-19: the missing partition.
