@@ -467,9 +467,18 @@ fn a_produce_response_moves_one_partition_to_a_newer_leader() {
     let after = rig.metadata.cell().cluster();
     assert_eq!(after.nodes[&NodeId(3)].host, "new".into());
     assert!(Arc::ptr_eq(&before.topics["u"], &after.topics["u"]));
-    // A metadata response that is older than this can't take it back.
+    // A metadata response that is older than this can't take it back, not even one whose broker
+    // does not know of the new leader at all.
+    let mut old = response(vec![topic("t", &[(1, 5), (1, 5)])]);
+    old.brokers.push(broker(3, 9093));
+    rig.request();
+    assert_eq!(rig.respond(&old, LATEST), Update::Applied);
+    assert_eq!(rig.leader("t", 1), Some((3, 6)));
     rig.answer(vec![topic("t", &[(1, 5), (1, 5)])]);
-    assert_ne!(rig.leader("t", 1), Some((1, 5)));
+    assert_eq!(rig.leader("t", 1), None);
+    // One that has caught up tells who leads.
+    rig.answer(vec![topic("t", &[(1, 5), (2, 6)])]);
+    assert_eq!(rig.leader("t", 1), Some((2, 6)));
 }
 
 /// MD-25.

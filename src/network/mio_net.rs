@@ -338,6 +338,26 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(30 * second));
     }
 
+    /// SEL-24: nothing is left of a socket that can't be set up. As many as a process may have by
+    /// default would be missed.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_socket_that_cannot_be_set_up_is_closed() {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let (mut net, _wake) = MioNet::new(Clock::system()).unwrap();
+        // Linux takes 32767 seconds at most.
+        let too_long = Some(Duration::from_secs(100_000));
+        let options = SocketOptions { keep_alive: too_long, ..SocketOptions::default() };
+        let listener = listener();
+        let before = open();
+        for _ in 0..1_000 {
+            let refused = net.connect(listener.local_addr().unwrap(), &options).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        }
+        // Other tests of this process have theirs.
+        assert!(open() < before + 500, "{before} were open, and now {}", open());
+    }
+
     #[test]
     fn a_wake_ends_the_poll_now_or_next() {
         let (mut net, wake) = MioNet::new(Clock::system()).unwrap();

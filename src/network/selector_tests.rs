@@ -142,15 +142,17 @@ fn responses_arrive_whole_however_they_are_cut() {
 #[test]
 fn a_channel_with_much_to_read_keeps_its_turn_without_a_new_edge() {
     let mut b = Bench::new();
-    let id = b.ready(1);
+    let (id, other) = (b.ready(1), b.ready(2));
     let body = vec![1; 60 * READ_BUFFER];
     b.net.deliver(id.0, &response(&body));
-    let mut turns = 0;
+    b.net.deliver(other.0, &response(b"small"));
+    assert_eq!(b.poll().receives, [(other, b"small".to_vec())], "all that the first turn brings");
+    let mut turns = 1;
     loop {
         turns += 1;
         let receives = b.poll().receives;
-        if let Some((_, got)) = receives.first() {
-            assert_eq!(got.len(), body.len());
+        if let Some((from, got)) = receives.first() {
+            assert_eq!((*from, got.len()), (id, body.len()));
             break;
         }
         assert_eq!(b.now, MonoTime::ZERO, "it waited though there is more to read");

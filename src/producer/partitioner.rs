@@ -303,7 +303,8 @@ mod tests {
         }
     }
 
-    /// PART-15: with `partitioner.ignore.keys` a key changes nothing.
+    /// PART-07, PART-15: a key's partition may have no leader; with `partitioner.ignore.keys` a key
+    /// changes nothing.
     #[test]
     fn the_default_hashes_keys_as_java_does_and_null_keys_stick() {
         let view = ClusterView::new(7, &[3]);

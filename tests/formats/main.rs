@@ -45,6 +45,12 @@ impl<Ours: Debug + PartialEq, Theirs: Debug + PartialEq + Encodable + Decodable>
         prop_assert_eq!(rest.len(), 0);
 
         self.is_read(&by_us, &decode)?;
+        let longer = [&by_us[..], &[1, 0xFF, 0]].concat();
+        // A newer broker may have more to say behind what we know.
+        let mut reader = Reader::new(&longer);
+        let read = decode(&mut reader, version);
+        prop_assert_eq!(read.as_ref(), Ok(&self.ours));
+        prop_assert_eq!(reader.remaining(), 3);
         // An answer that is cut short is an error, wherever it is cut.
         for end in 0..by_us.len() {
             prop_assert!(decode(&mut Reader::new(&by_us[..end]), version).is_err());

@@ -249,7 +249,6 @@ fn a_retry_keeps_the_age_of_its_batch_and_expires_while_it_waits() {
     assert_eq!(s.told(), [told(1, 0, "b")]);
 }
 
-/// RA-23.
 #[test]
 fn time_without_a_leader_and_time_in_line_are_told_apart() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
@@ -281,6 +280,7 @@ fn a_record_that_never_got_away_tells_what_stood_in_the_way() {
     assert_eq!((error.attempts, &error.broker, error.persisted), (0, &None, Persisted::No));
 }
 
+/// RA-23.
 #[test]
 fn a_broker_that_was_out_of_reach_once_is_not_blamed_while_another_answers() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);

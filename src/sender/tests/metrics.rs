@@ -119,6 +119,7 @@ fn retries_are_counted_by_cause_and_errors_once() {
     assert_eq!((topic.record_retry.total, topic.record_error.total), (2, 1));
 }
 
+/// SND-47.
 #[test]
 fn a_split_is_counted_and_a_loss_that_shows_too() {
     let mut s = Scenario::begun(lingering);

@@ -69,15 +69,22 @@ fn no_more_than_five_are_outstanding_answered_or_to_be_retried() {
     assert_eq!(s.told(), [told(0, 5, "e"), told(0, 6, "f"), told(0, 7, "g")]);
 }
 
-/// SND-18, SND-35, SND-38.
+/// SND-18, SND-35, SND-38: an unknown producer may also be one whose batches the log has lost at
+/// its start.
 #[test]
 fn a_refusal_right_behind_the_last_acknowledged_batch_begins_anew() {
-    for code in [OUT_OF_ORDER, UNKNOWN_PRODUCER, ErrorCode::INVALID_PRODUCER_EPOCH] {
+    let refusals = [
+        (OUT_OF_ORDER, 0),
+        (UNKNOWN_PRODUCER, 0),
+        (UNKNOWN_PRODUCER, 10),
+        (ErrorCode::INVALID_PRODUCER_EPOCH, 0),
+    ];
+    for (code, log_start_offset) in refusals {
         let mut s = Scenario::begun(|_| {});
         let delivery = s.append(0, "a");
         let sent = s.sent_one();
         assert_eq!(sent.told(), told(0, 1, "a"));
-        s.answer(&sent, code, -1);
+        s.answer_with(&sent, &PartitionProduceResponse { log_start_offset, ..verdict(code, -1) });
         let (_, again) = s.until_sent();
         assert_eq!((again.told(), s.id_requests), (told(1, 0, "a"), 1), "{code}");
         s.answer(&again, OK, 1);
@@ -227,6 +234,36 @@ fn two_batches_of_an_unknown_producer_begin_anew_together() {
     assert_eq!(s.sent().len(), 0, "the first one of the epoch is not alone");
     s.answer(&again, OK, 1);
     assert_eq!(s.told(), [told(1, 1, "b")]);
+}
+
+/// Kafka's tests have the like for the second of five: the first one is in the log, and the broker
+/// forgets the producer.
+#[test]
+fn an_unknown_producer_behind_the_first_of_five_renumbers_the_other_four() {
+    let mut s = Scenario::begun(|_| {});
+    let values = ["a", "b", "c", "d", "e"];
+    let deliveries = values.map(|value| s.append(0, value));
+    let sent = s.sent();
+    assert_eq!(sent.iter().map(|sent| sent.told().1).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    s.answer(&sent[0], OK, 1);
+    for later in &sent[1..] {
+        s.advance(SECOND);
+        assert_eq!(s.sent().len(), 0, "before all requests of the old epoch are answered");
+        let code = if later.told().1 == 2 { UNKNOWN_PRODUCER } else { OUT_OF_ORDER };
+        s.answer(later, code, -1);
+    }
+    let (_, second) = s.until_sent();
+    assert_eq!(second.told(), told(1, 0, "b"));
+    s.advance(10 * SECOND);
+    assert_eq!(s.sent().len(), 0, "the first one of the epoch is not alone");
+    s.answer(&second, OK, 2);
+    let rest = s.sent();
+    let stamps = [told(1, 1, "c"), told(1, 2, "d"), told(1, 3, "e")];
+    assert_eq!(rest.iter().map(Sent::told).collect::<Vec<_>>(), stamps);
+    (3..).zip(&rest).for_each(|(at, sent)| s.answer(sent, OK, at));
+    assert_eq!(deliveries.each_ref().map(offset), [1, 2, 3, 4, 5].map(Some));
+    assert_eq!(s.id_requests, 1);
+    assert!(s.memory_is_whole());
 }
 
 #[test]

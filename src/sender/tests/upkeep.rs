@@ -12,6 +12,14 @@ fn out_of_reach(s: &Scenario, node: i32, until: MonoTime) {
     s.client.0.borrow_mut().down.insert(NodeId(node), until);
 }
 
+impl Scenario {
+    /// The tag of the request for metadata that has no answer yet.
+    fn metadata_under_way(&self) -> Option<u64> {
+        let wire = self.client.0.borrow();
+        wire.under_way.iter().find(|r| r.api == ApiKey::Metadata).map(|r| r.tag)
+    }
+}
+
 fn lingering(s: &mut Setup) {
     s.batch_size = 1000;
     s.sender.linger = 60 * SECOND;
@@ -48,6 +56,7 @@ fn a_retriable_refusal_of_an_id_is_tried_again_after_growing_backoffs() {
     s.next_id = None;
     let delivery = s.append(0, "a");
     s.settle();
+    let mut ever_differs = false;
     for expected in [100 * MS, 200 * MS, 400 * MS] {
         assert!(s.asks_for_id());
         s.answer_id(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, -1, -1);
@@ -58,7 +67,9 @@ fn a_retriable_refusal_of_an_id_is_tried_again_after_growing_backoffs() {
         }
         let took = s.now().since(begun);
         assert!(took >= expected * 8 / 10 && took <= expected * 12 / 10, "{took:?}");
+        ever_differs |= took != expected;
     }
+    assert!(ever_differs, "there is no jitter");
     s.answer_id(OK, 80, 3);
     let sent = s.sent_one();
     assert_eq!((sent.batch().producer_id, sent.told()), (80, told(3, 0, "a")));
@@ -189,6 +200,35 @@ fn no_turn_is_wasted_while_all_brokers_are_out_of_reach() {
     }
     let polls = s.client.0.borrow().polls.len() - turns;
     assert!(polls < 400, "{polls} turns");
+}
+
+/// MD-04: whatever became of the request, and after an answer without news, by random times.
+#[test]
+fn the_backoffs_of_metadata_have_jitter() {
+    let unreadable = || Ok(ResponseBody::Bytes(vec![1]));
+    let ways = [|| Err(RequestFailure::TimedOut), unreadable];
+    for end in ways.into_iter().map(Some).chain([None]) {
+        let mut s = Scenario::new(|_| {});
+        s.advance(SECOND);
+        s.settle();
+        let mut ever_differs = false;
+        for expected in [100 * MS, 200 * MS, 400 * MS] {
+            s.answers_metadata = end.is_none();
+            s.sender.metadata.request_update();
+            s.settle();
+            if let Some(end) = end {
+                let tag = s.metadata_under_way().expect("asked for");
+                s.client.0.borrow_mut().end(tag, end(), true);
+                s.settle();
+            }
+            s.sender.metadata.request_update();
+            let slept = s.settle().expect("a time-out");
+            assert!(slept >= expected * 8 / 10 && slept <= expected * 12 / 10, "{slept:?}");
+            ever_differs |= slept != expected;
+            s.advance(slept);
+        }
+        assert!(ever_differs, "there is no jitter");
+    }
 }
 
 /// RA-33.
