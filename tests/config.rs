@@ -221,7 +221,6 @@ fn what_is_not_supported_yet_is_accepted_where_it_changes_nothing() {
     assert_refused(&[("transactional.id", "")], &["transactional.id", "not empty"]);
 }
 
-/// CFG-24.
 /// CFG-32, CFG-33: also of what is not supported yet, so that a wrong value is told as such.
 #[test]
 fn ranges_include_their_ends() {
@@ -246,6 +245,7 @@ fn ranges_include_their_ends() {
     }
 }
 
+/// CFG-24.
 #[test]
 fn what_can_have_no_meaning_here_says_why() {
     let class = "org.apache.kafka.common.serialization.StringSerializer";
