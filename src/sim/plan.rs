@@ -153,8 +153,9 @@ impl Plan {
             plan.quota = None;
         }
         plan.faults = faults(random, &plan);
-        if random.below(5) == 0 {
+        if random.below(5) == 0 && plan.quota.is_none() {
             // Later than anything sent within its time can arrive: no duplicate is taken for new.
+            // A pause for a quota would make it later still.
             let age = plan.config.delivery_timeout + 10 * SECOND;
             plan.expiry = Some((age, pick(random, &[MS * 100, SECOND])));
         }
@@ -356,6 +357,13 @@ mod tests {
         let limited: Vec<Plan> = plans().filter(|plan| plan.quota.is_some()).collect();
         let holds_back = |plan: &Plan| !plan.releases.iter().all(|r| r.throttles_after_response());
         assert!(limited.len() > 20 && !limited.iter().any(holds_back));
+    }
+
+    /// What a broker reads after a pause is from long ago: it must still know the producer.
+    #[test]
+    fn no_producer_expires_while_its_requests_lie_at_the_broker() {
+        let expires: Vec<Plan> = plans().filter(|plan| plan.expiry.is_some()).collect();
+        assert!(expires.len() > 20 && expires.iter().all(|plan| plan.quota.is_none()));
     }
 
     /// An answer about old brokers starts the search for new ones only after its trigger; and each
