@@ -236,6 +236,8 @@ fn unclean_election(world: &impl World) {
     let elected = |p: &MetadataResponsePartition| p.leader_id == behind;
     let after = partition_when(world.port(behind), UNCLEAN, "the other one leads", elected);
     assert_eq!(after.isr_nodes, [behind]);
+    // One more or two: there may have been no leader in between.
+    assert!(after.leader_epoch > partition.leader_epoch, "a new leader without a new epoch");
 
     let c = &mut leader_of(world.port(behind), UNCLEAN);
     let verdict = send(c, &all, &batch(3));
