@@ -122,6 +122,11 @@
 //! [`ProducerBuilder::interceptor`] adds user code that sees each record first, may change it, and
 //! hears of its end exactly once: for tracing, auditing, metrics. See [`ProducerInterceptor`].
 //!
+//! # Events
+//!
+//! A broker may lose what it acknowledged, and show it. [`ProducerBuilder::on_event`] has a closure
+//! told of it ([`ProducerEvent`]), beside a warning in the log and a metric.
+//!
 //! # Errors
 //!
 //! There is one [`Error`] for every call. [`Error::class`] tells what can be done about it. A
@@ -203,6 +208,7 @@ mod transaction; // producer id, epoch, sequences
 // Beside the way.
 pub mod config;
 mod error;
+mod event;
 mod metrics; // what the producer does, in numbers
 mod planted; // mistakes for the simulator to find, in tests only
 mod random;
@@ -225,6 +231,7 @@ pub use crate::config::{
 pub use crate::error::{
     DeliveryCause, DeliveryError, Error, ErrorClass, Persisted, RecordPart, TimeSpent,
 };
+pub use crate::event::ProducerEvent;
 pub use crate::metrics::{
     Average, IoTime, Meter, Metric, MetricKind, Metrics, NodeMetrics, Percentiles, ProducerMetrics,
     TopicMetrics, TrafficMetrics, prometheus_text,

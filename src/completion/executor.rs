@@ -9,11 +9,13 @@ use std::process;
 use std::time::Duration;
 
 use super::callback::{CompletedBatch, Context, in_callback};
+use super::events::EventListener;
 use super::flush::FlushToken;
 use super::lane::Lane;
 use super::log_relay::LogEvent;
 use super::pool::{Limits, Pool, ThreadState};
 use super::slots::Slots;
+use crate::event::ProducerEvent;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
@@ -201,9 +203,19 @@ impl CallbackExecutor {
     /// Has a line logged on the executor's side, in order. Never blocks; if the log can't keep up,
     /// lines are lost, and their number is logged.
     pub(crate) fn log(&self, event: LogEvent) {
-        if !self.pool.logs.push(event) {
-            return;
+        if self.pool.logs.push(event) {
+            self.drain_logs();
         }
+    }
+
+    /// Has the program's listener told, in order with the log.
+    pub(crate) fn tell_event(&self, listener: &EventListener, event: ProducerEvent) {
+        if self.pool.logs.push_event(listener.clone(), event) {
+            self.drain_logs();
+        }
+    }
+
+    fn drain_logs(&self) {
         if self.is_inline {
             let _inside = Context::Inline.enter();
             self.pool.logs.drain_rest();

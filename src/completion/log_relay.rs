@@ -1,17 +1,20 @@
-//! The sender's log lines on their way to the user's logger, which is user code: it may block, and
-//! it may panic. The sender leaves values in a bounded channel; a callback thread logs them.
+//! The sender's log lines and events on their way to the user's logger and listener, which are user
+//! code: they may block, and they may panic. The sender leaves values in a bounded channel; a
+//! callback thread tells them.
 
 use std::borrow::Cow;
 
+use super::events::EventListener;
 use super::panics::guarded;
+use crate::event::ProducerEvent;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::channel::{Receiver, Sender, bounded};
 
 /// What this crate's lines are logged under.
 const TARGET: &str = "kafka_producer";
-/// Lines that wait for the logger; more are counted, and told as a number.
+/// Lines and events that wait to be told; more are counted, and told as a number.
 const CAPACITY: usize = 512;
-/// Lines logged in one go, before callbacks get their turn.
+/// Lines and events told in one go, before callbacks get their turn.
 const TURN: usize = 64;
 
 /// A line for the log.
@@ -32,6 +35,30 @@ impl LogEvent {
     }
 }
 
+/// What the relay carries.
+#[derive(Debug)]
+enum Told {
+    Line(LogEvent),
+    Event(EventListener, ProducerEvent),
+}
+
+impl Told {
+    /// Where user code may run; `log_now` logs a line.
+    fn tell(self, log_now: &mut impl FnMut(log::Level, &str)) {
+        match self {
+            Self::Line(line) => log_now(line.level, &line.text),
+            Self::Event(listener, event) => {
+                if let Err(panic) = listener.tell(&event) {
+                    log_now(
+                        log::Level::Error,
+                        &format!("the listener of events panicked: {panic}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Logs a line here and now; only where user code may run. A logger's panic ends with the line.
 pub(crate) fn log_now(level: log::Level, text: &str) {
     // There is nobody left to tell that the logger itself is broken.
@@ -41,9 +68,9 @@ pub(crate) fn log_now(level: log::Level, text: &str) {
 /// The channel between the two.
 #[derive(Debug)]
 pub(super) struct LogRelay {
-    sender: Sender<LogEvent>,
-    receiver: Receiver<LogEvent>,
-    /// Lines that did not fit and were not yet told of.
+    sender: Sender<Told>,
+    receiver: Receiver<Told>,
+    /// Lines and events that did not fit, and whose number was not yet told.
     lost: AtomicU64,
     /// Whether a thread is, or will be, draining: one at a time, so that lines keep their order.
     draining: AtomicBool,
@@ -57,11 +84,16 @@ impl LogRelay {
 
     /// Leaves a line; never blocks. True if the caller must have the relay drained.
     pub(super) fn push(&self, event: LogEvent) -> bool {
-        LogEvent::is_wanted(event.level) && self.leave(event)
+        LogEvent::is_wanted(event.level) && self.leave(Told::Line(event))
     }
 
-    fn leave(&self, event: LogEvent) -> bool {
-        if self.sender.try_send(event).is_err() {
+    /// As [`push`](Self::push), for an event.
+    pub(super) fn push_event(&self, listener: EventListener, event: ProducerEvent) -> bool {
+        self.leave(Told::Event(listener, event))
+    }
+
+    fn leave(&self, told: Told) -> bool {
+        if self.sender.try_send(told).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         !self.draining.swap(true, Ordering::SeqCst)
@@ -73,12 +105,15 @@ impl LogRelay {
     }
 
     fn drain_turn_to(&self, mut log_now: impl FnMut(log::Level, &str)) -> bool {
-        for event in self.receiver.try_iter().take(TURN) {
-            log_now(event.level, &event.text);
+        for told in self.receiver.try_iter().take(TURN) {
+            told.tell(&mut log_now);
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            log_now(log::Level::Warn, &format!("{lost} log lines were lost: the log is too slow"));
+            log_now(
+                log::Level::Warn,
+                &format!("{lost} log lines or events were lost: the log is too slow"),
+            );
         }
         if !self.receiver.is_empty() {
             return true;
@@ -110,7 +145,8 @@ mod loom_models {
                     let mut logged = 0;
                     for _ in 0..2 {
                         // Whoever is asked to drain does it at once.
-                        let mut more = relay.leave(LogEvent::new(log::Level::Info, "line"));
+                        let mut more =
+                            relay.leave(Told::Line(LogEvent::new(log::Level::Info, "line")));
                         while more {
                             more = relay.drain_turn_to(|_, _| logged += 1);
                         }
@@ -128,8 +164,8 @@ mod loom_models {
 mod tests {
     use super::*;
 
-    fn line(number: usize) -> LogEvent {
-        LogEvent::new(log::Level::Info, number.to_string())
+    fn line(number: usize) -> Told {
+        Told::Line(LogEvent::new(log::Level::Info, number.to_string()))
     }
 
     fn drain_turn(relay: &LogRelay) -> (Vec<String>, bool) {
@@ -160,7 +196,7 @@ mod tests {
         }
         let (lines, has_more) = drain_turn(&relay);
         assert_eq!(lines.len(), TURN + 1);
-        assert_eq!(lines[TURN], "3 log lines were lost: the log is too slow");
+        assert_eq!(lines[TURN], "3 log lines or events were lost: the log is too slow");
         assert!(has_more);
         assert_eq!(drain_turn(&relay).0.len(), TURN, "the loss is told once");
     }

@@ -6,11 +6,12 @@
 //! another station: the sender hands in plain values.
 
 mod callback; // callbacks as values; whether this thread is inside one
+mod events; // the listener for what no record's outcome tells of
 mod executor; // CallbackExecutor: submit, log, close; the user's Executor
 mod flush; // tokens that a flush waits for
 mod future; // BatchResult and Delivery
 mod lane; // a partition's queue of decided batches
-mod log_relay; // the sender's log lines
+mod log_relay; // the sender's log lines and events
 mod panics; // user code's panics end here
 mod pool; // run queue, threads, accounts
 mod record_metadata;
@@ -31,6 +32,7 @@ pub(crate) use self::{
         Callback, CompletedBatch, PendingCallback, UserCallback, Watched, in_callback,
         in_inline_callback, refuse_in_callback,
     },
+    events::EventListener,
     executor::{CallbackExecutor, CallbacksLeft, ExecutorKind},
     flush::{FlushToken, FlushWait},
     future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener},

@@ -12,9 +12,10 @@ use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
 use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
-use crate::completion::{CallbackExecutor, Executor, ExecutorKind, Slots};
+use crate::completion::{CallbackExecutor, EventListener, Executor, ExecutorKind, Slots};
 use crate::config::{ProducerBuilder, ProducerConfig, RecordingLevel};
 use crate::error::Error;
+use crate::event::ProducerEvent;
 use crate::metadata::{Metadata, MetadataSettings};
 use crate::metrics::{SensorSettings, SharedSensors, Window};
 use crate::network::{MioNet, Net, SocketOptions, Wake};
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     callbacks: Option<Callbacks>,
     partitioner: Option<Arc<dyn Partitioner>>,
     interceptors: Vec<Named>,
+    events: Option<EventListener>,
 }
 
 /// Values that no key can name, and the end of building.
@@ -76,6 +78,18 @@ impl ProducerBuilder {
     /// `interceptor.classes`.
     pub fn interceptor(mut self, interceptor: impl ProducerInterceptor + 'static) -> Self {
         self.parts.interceptors.push(Named::new(interceptor));
+        self
+    }
+
+    /// Has this closure told of what a program may want to act upon though no record of its own
+    /// fails: [`ProducerEvent`]. By default nobody is told.
+    ///
+    /// It is called on a callback thread, never on the sender's (but under [`Callbacks::Inline`]),
+    /// in order with the lines of the log, and may do what a callback may. Its panics are logged.
+    /// Of events that come faster than it takes them up to 512 wait; what is lost beyond that is
+    /// counted in the log.
+    pub fn on_event(mut self, listener: impl Fn(&ProducerEvent) + Send + Sync + 'static) -> Self {
+        self.parts.events = Some(EventListener::new(listener));
         self
     }
 
@@ -182,7 +196,7 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed))
         .recording_to(sensors);
     let sender = Sender::new(
-        sender_config(&config),
+        sender_config(&config, parts.events.clone()),
         Arc::clone(&accumulator),
         client,
         metadata,
@@ -251,7 +265,7 @@ fn accumulator_config(config: &ProducerConfig, memory: usize, seed: u64) -> Accu
     }
 }
 
-fn sender_config(config: &ProducerConfig) -> SenderConfig {
+fn sender_config(config: &ProducerConfig, events: Option<EventListener>) -> SenderConfig {
     SenderConfig {
         acks: config.acks.as_i16(),
         idempotent: config.enable_idempotence,
@@ -265,6 +279,7 @@ fn sender_config(config: &ProducerConfig) -> SenderConfig {
         retry_backoff_max: config.retry_backoff_max,
         wait_ends_linger: config.wait_ends_linger,
         availability_timeout: config.partitioner_availability_timeout,
+        events,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::accumulator::inbox::PartitionId;
 use crate::client::{ClientResponse, KafkaClient, RequestFailure, ResponseBody};
 use crate::completion::{Outcome, RecordErrors};
 use crate::error::{DeliveryCause, Error};
+use crate::event::ProducerEvent;
 use crate::metadata::LeaderChange;
 use crate::metrics::Sensors;
 use crate::planted::{Defect, is_planted};
@@ -315,14 +316,14 @@ impl<C: KafkaClient> Sender<C> {
     fn tell_loss(&self, id: PartitionId, batch: &ProducerBatch, code: ErrorCode) {
         let partition = self.index.partition(id);
         if batch.stamp.is_some_and(|stamp| partition.sequences.follows_last_acked(&stamp)) {
-            let (topic, number) = (Arc::clone(&partition.queue.topic), partition.queue.partition);
+            let (topic, partition) =
+                (Arc::clone(&partition.queue.topic), partition.queue.partition);
             self.accumulator.sensors.with(Sensors::on_loss);
-            self.log(log::Level::Warn, || {
-                format!(
-                    "{topic}-{number}: {code} right behind the last acknowledged record: the \
-                     cluster may have lost acknowledged data; going on under a new epoch"
-                )
-            });
+            let event = ProducerEvent::AcknowledgedLoss { topic, partition, code };
+            self.log(log::Level::Warn, || event.to_string());
+            if let Some(listener) = &self.config.events {
+                self.executor.tell_event(listener, event);
+            }
         }
     }
 

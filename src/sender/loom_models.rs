@@ -113,6 +113,7 @@ fn produce<const USERS: usize>(
         retry_backoff_max: HOUR,
         wait_ends_linger: true,
         availability_timeout: Duration::ZERO,
+        events: None,
     };
     let accumulator = AccumulatorConfig {
         batch_size: 200,

@@ -44,7 +44,9 @@ use crate::accumulator::RecordAccumulator;
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::{Event, PartitionId};
 use crate::client::{ClientEvent, KafkaClient};
-use crate::completion::{CallbackExecutor, CompletedBatch, FlushToken, LogEvent, Outcome};
+use crate::completion::{
+    CallbackExecutor, CompletedBatch, EventListener, FlushToken, LogEvent, Outcome,
+};
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
 use crate::metadata::Metadata;
 use crate::random::Random;
@@ -78,6 +80,8 @@ pub(crate) struct SenderConfig {
     pub(crate) wait_ends_linger: bool,
     /// `partitioner.availability.timeout.ms`; zero: off.
     pub(crate) availability_timeout: Duration,
+    /// Told of what no record's outcome tells.
+    pub(crate) events: Option<EventListener>,
 }
 
 /// All that the sender thread owns.

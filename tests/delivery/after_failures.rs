@@ -1,9 +1,9 @@
 //! What comes after records that failed: the producer goes on, and nothing is in the log twice.
 
 use kafka_producer::testing::{Fault, TestCluster};
-use kafka_producer::{DeliveryCause, ErrorCode, Persisted, ProducerRecord};
+use kafka_producer::{DeliveryCause, ErrorCode, Persisted, ProducerEvent, ProducerRecord};
 
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 
 use crate::common::{builder, close, delivered, failure, fate, ms, values};
 
@@ -52,7 +52,7 @@ impl log::Log for Losses {
 
     fn log(&self, record: &log::Record<'_>) {
         let line = record.args().to_string();
-        if line.contains("may have lost") {
+        if line.contains("may have lost") || line.contains("listener") {
             self.0.lock().unwrap().push(line);
         }
     }
@@ -62,11 +62,18 @@ impl log::Log for Losses {
 
 /// Only what is missing right behind an acknowledged record can't be told apart from a loss.
 #[test]
-fn a_loss_that_the_client_can_see_is_told_in_the_log() {
+fn a_loss_that_the_client_can_see_is_told_in_the_log_and_to_the_listener() {
     log::set_logger(&LOSSES).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let cluster = TestCluster::builder().topic("lost", 1).start();
-    let producer = builder(&cluster).linger(ms(0)).batch_size(1).build().unwrap();
+    let (tell, events) = mpsc::channel();
+    let listener = move |event: &ProducerEvent| {
+        let thread = std::thread::current();
+        let _ = tell.send((event.clone(), thread.name().map(str::to_owned)));
+        panic!("what a listener may do");
+    };
+    let producer = builder(&cluster).linger(ms(0)).batch_size(1).client_id("teller");
+    let producer = producer.on_event(listener).build().unwrap();
     let send = |value: &str| producer.send(ProducerRecord::new("lost", value)).unwrap();
     delivered(&send("first"));
     cluster.inject(Fault::produce().error(ErrorCode::NOT_ENOUGH_REPLICAS));
@@ -79,4 +86,9 @@ fn a_loss_that_the_client_can_see_is_told_in_the_log() {
     let of_ours: Vec<_> = told.iter().filter(|line| line.starts_with("lost-0: ")).collect();
     assert_eq!(of_ours.len(), 1, "{told:?}");
     assert!(of_ours[0].contains("OUT_OF_ORDER_SEQUENCE_NUMBER"), "{of_ours:?}");
+    assert!(told.iter().any(|line| line.contains("what a listener may do")), "{told:?}");
+    let (event, thread) = events.try_recv().expect("the listener is told too");
+    assert_eq!(event.to_string(), *of_ours[0]);
+    assert!(thread.is_some_and(|name| name.starts_with("teller-callb")));
+    assert!(events.try_recv().is_err(), "told once");
 }

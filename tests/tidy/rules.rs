@@ -8,7 +8,7 @@ const WIDTH: usize = 100;
 
 /// What every station may use.
 const BESIDE: &[&str] =
-    &["error", "metrics", "planted", "random", "sync", "threads", "time", "types"];
+    &["error", "event", "metrics", "planted", "random", "sync", "threads", "time", "types"];
 
 /// A module, what it may import, and whether that includes [`BESIDE`].
 ///
@@ -29,6 +29,7 @@ const IMPORTS: &[(&str, bool, &[&str])] = &[
     ("sim", true, &[]), // tests only
     ("config", true, &["producer"]),
     ("error", false, &["protocol", "types"]),
+    ("event", false, &["protocol"]),
     ("metrics", false, &["sync", "time", "types"]),
     ("threads", false, &["error", "sync"]),
     ("planted", false, &[]),

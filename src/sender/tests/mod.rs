@@ -78,6 +78,7 @@ impl Default for Setup {
                 retry_backoff_max: SECOND,
                 wait_ends_linger: true,
                 availability_timeout: Duration::ZERO,
+                events: None,
             },
             batch_size: 1,
             memory: 1_000_000,
