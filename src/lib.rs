@@ -294,17 +294,14 @@ pub mod internal {
 
         impl Pool {
             pub fn new(total: usize, poolable: usize) -> Self {
-                Self(BufferPool::new(total, poolable, ShareLimits::none(total)))
+                Self(BufferPool::new(total, poolable, ShareLimits::none()))
             }
 
             /// Memory, if there is some without a wait.
             pub fn take(&self, size: usize) -> Option<Vec<u8>> {
                 match self.0.begin_uncharged(size).ok()? {
                     Allocation::Granted(memory) => Some(memory),
-                    Allocation::Queued(place) => {
-                        self.0.cancel(place);
-                        None
-                    }
+                    Allocation::Refused(_) => None,
                 }
             }
 

@@ -23,8 +23,8 @@ pub(crate) enum Defect {
     SplitSharesSequence,
     /// A new epoch begins while requests of the old one are under way.
     BumpInFlight,
-    /// A thread that waits for memory in vain keeps what it had gathered.
-    PoolTimeoutKeeps,
+    /// A thread that has waited for memory in vain keeps its place, and what comes there.
+    PoolTimeoutStays,
     /// A response is taken for that to another request.
     ResponseOfAnother,
     /// Metadata that is older than what is known is believed.
@@ -69,7 +69,7 @@ impl Defect {
         Self::DroppedAtClose,
         Self::SplitSharesSequence,
         Self::BumpInFlight,
-        Self::PoolTimeoutKeeps,
+        Self::PoolTimeoutStays,
         Self::ResponseOfAnother,
         Self::OldMetadata,
         Self::DeadlineSkipsBackoff,

@@ -7,7 +7,7 @@ use crate::time::ManualClock;
 
 /// A pool of two buffers of one byte, both handed out.
 fn emptied() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
-    let pool = BufferPool::new(2, 1, ShareLimits::none(2));
+    let pool = BufferPool::new(2, 1, ShareLimits::none());
     let buffers = [(); 2].map(|()| match pool.begin_uncharged(1) {
         Ok(Allocation::Granted(buffer)) => buffer,
         _ => panic!("there is memory"),
@@ -16,17 +16,14 @@ fn emptied() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
 }
 
 fn queued(pool: &BufferPool, size: usize) -> Place {
-    match pool.begin_uncharged(size) {
-        Ok(Allocation::Queued(place)) => place,
-        _ => panic!("there is no memory"),
-    }
+    pool.queue_up_uncharged(size).expect("it is open")
 }
 
 fn assert_whole(pool: &BufferPool) {
     assert_eq!(pool.available(), 2);
     assert!(!pool.has_waiters());
     let state = pool.state.lock();
-    assert_eq!((state.gathered, state.reserved.len()), (0, 0));
+    assert_eq!((state.waiters.len(), state.granted.len(), state.shares.held()), (0, 0, 0));
 }
 
 /// For waits that end by a grant or by close.
@@ -77,7 +74,7 @@ fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
             let (pool, clock) = (Arc::clone(&pool), Clock::Manual(Arc::clone(&manual)));
             move || match pool.wait(first, &clock, deadline) {
                 Ok(buffer) => pool.release_uncharged([buffer]),
-                Err(error) => assert_eq!(error, PoolError::Exhausted),
+                Err(error) => assert_eq!(error, PoolError::Exhausted(None)),
             }
         });
         let patient = spawn({
@@ -144,7 +141,9 @@ fn a_call_that_never_waits_takes_nothing_from_one_that_does() {
         let hasty = spawn({
             let pool = Arc::clone(&pool);
             move || {
-                pool.try_allocate(1).into_iter().for_each(|buffer| pool.release_uncharged([buffer]))
+                if let Ok(Allocation::Granted(buffer)) = pool.begin_uncharged(1) {
+                    pool.release_uncharged([buffer]);
+                }
             }
         });
         pool.release_uncharged([a]);
@@ -152,5 +151,103 @@ fn a_call_that_never_waits_takes_nothing_from_one_that_does() {
         join(hasty);
         join(waiter);
         assert_whole(&pool);
+    });
+}
+
+const P: [PartitionId; 2] = [PartitionId(0), PartitionId(1)];
+
+/// A pool of three bytes, of which a partition may hold one. Each of two holds one, and the third
+/// byte is free.
+fn shared() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
+    let in_use_for = Duration::from_secs(3600);
+    let shares = ShareLimits { partition: 1, broker: usize::MAX, in_use_for };
+    let pool = BufferPool::new(3, 1, shares);
+    let buffers = P.map(|id| match pool.begin(id, 1, MonoTime::ZERO) {
+        Ok(Allocation::Granted(buffer)) => buffer,
+        _ => panic!("there is memory"),
+    });
+    (Arc::new(pool), buffers)
+}
+
+fn assert_shared_is_whole(pool: &BufferPool) {
+    assert_eq!(pool.available(), 3);
+    assert!(!pool.has_waiters());
+    let state = pool.state.lock();
+    assert_eq!((state.waiters.len(), state.granted.len(), state.shares.held()), (0, 0, 0));
+}
+
+#[test]
+fn who_is_passed_over_is_served_as_its_share_comes_back() {
+    explore(3, || {
+        let (pool, [a, b]) = shared();
+        // One after the other: the share holds one of them.
+        let waiters = [(); 2].map(|()| {
+            let place = pool.queue_up(P[0], 1).expect("it is open");
+            let pool = Arc::clone(&pool);
+            spawn(move || {
+                let buffer = pool.wait(place, &still(), MonoTime::MAX).unwrap();
+                pool.release(P[0], buffer);
+            })
+        });
+        let other = spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.release(P[1], b)
+        });
+        pool.release(P[0], a);
+        join(other);
+        waiters.into_iter().for_each(join);
+        assert_shared_is_whole(&pool);
+    });
+}
+
+#[test]
+fn who_gives_up_the_wait_for_a_share_leaves_it_to_the_next() {
+    explore(3, || {
+        let (pool, [a, b]) = shared();
+        let [first, second] = [(); 2].map(|()| pool.queue_up(P[0], 1).expect("it is open"));
+        let impatient = spawn({
+            let pool = Arc::clone(&pool);
+            // Its time is over from the beginning.
+            move || match pool.wait(first, &still(), MonoTime::ZERO) {
+                Ok(buffer) => pool.release(P[0], buffer),
+                Err(error) => assert!(matches!(error, PoolError::Exhausted(_))),
+            }
+        });
+        let patient = spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                let buffer = pool.wait(second, &still(), MonoTime::MAX).unwrap();
+                pool.release(P[0], buffer);
+            }
+        });
+        pool.release(P[0], a);
+        pool.release(P[1], b);
+        join(impatient);
+        join(patient);
+        assert_shared_is_whole(&pool);
+    });
+}
+
+#[test]
+fn close_ends_the_wait_for_a_share() {
+    explore(3, || {
+        let (pool, [a, b]) = shared();
+        let waiters = P.map(|id| {
+            let place = pool.queue_up(id, 1).expect("it is open");
+            let pool = Arc::clone(&pool);
+            spawn(move || match pool.wait(place, &still(), MonoTime::MAX) {
+                Ok(buffer) => pool.release(id, buffer),
+                Err(error) => assert_eq!(error, PoolError::Closed),
+            })
+        });
+        let closer = spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.close()
+        });
+        pool.release(P[0], a);
+        join(closer);
+        waiters.into_iter().for_each(join);
+        pool.release(P[1], b);
+        assert_shared_is_whole(&pool);
     });
 }

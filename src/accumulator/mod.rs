@@ -31,7 +31,7 @@ use std::time::Duration;
 use self::buffer_pool::{Allocation, BufferPool, PoolError};
 use self::inbox::{Event, Inbox};
 use self::queue::{Append, Appended, Limits, PartitionQueue};
-use self::shares::{ShareLimits, UsedUp};
+use self::shares::{Share, ShareLimits};
 use self::topic_map::{Placing, Topic, TopicMap};
 use crate::completion::{Callback, Delivery, in_inline_callback};
 use crate::error::Error;
@@ -179,66 +179,72 @@ impl RecordAccumulator {
         may_go_elsewhere: bool,
         patience: &mut Patience,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let mut waited = Duration::ZERO;
-        let mut asked = None;
-        let mut used_up = None;
-        let outcome = match self.pool.begin(queue.id, size, now) {
-            Ok(Allocation::Granted(memory)) => Ok(memory),
-            Ok(Allocation::Queued(place)) => {
-                used_up = place.used_up();
+        let (outcome, waited) = match self.pool.begin(queue.id, size, now) {
+            Ok(Allocation::Granted(memory)) => return Ok(Some(memory)),
+            Ok(Allocation::Refused(used_up)) if used_up.is_some() && may_go_elsewhere => {
                 self.tell_of_shortage(queue, used_up);
-                if used_up.is_some() && may_go_elsewhere {
-                    self.pool.cancel(place);
-                    return Ok(None);
-                }
-                match patience.begin(&self.clock) {
-                    Some(_) if in_inline_callback() => {
-                        // On the sender's thread, which alone brings memory back.
-                        self.pool.cancel(place);
-                        return Err(Error::InCallback { call: "send" });
-                    }
-                    Some((begun, deadline)) => {
-                        asked = Some(self.clock.now());
-                        let outcome = self.pool.wait(place, &self.clock, deadline);
-                        waited = self.clock.now().since(begun);
-                        outcome
-                    }
-                    None => self.pool.poll(&place).unwrap_or_else(|| {
-                        self.pool.cancel(place);
-                        Err(PoolError::Exhausted)
-                    }),
-                }
+                return Ok(None);
             }
-            Err(error) => Err(error),
+            Ok(Allocation::Refused(used_up)) => match patience.begin(&self.clock) {
+                // On the sender's thread, which alone brings memory back.
+                Some(_) if in_inline_callback() => {
+                    self.tell_of_shortage(queue, used_up);
+                    return Err(Error::InCallback { call: "send" });
+                }
+                Some((begun, deadline)) => {
+                    let outcome = self.wait(queue, size, used_up, deadline);
+                    (outcome, self.clock.now().since(begun))
+                }
+                None => {
+                    self.tell_of_shortage(queue, used_up);
+                    let now = self.clock.now();
+                    self.sensors.with(|s| s.on_buffer_wait(Duration::ZERO, true, now));
+                    (Err(PoolError::Exhausted(used_up)), Duration::ZERO)
+                }
+            },
+            Err(error) => (Err(error), Duration::ZERO),
         };
-        let exhausted = matches!(outcome, Err(PoolError::Exhausted));
-        if asked.is_some() || exhausted {
-            let now = self.clock.now();
-            let waited = asked.map_or(Duration::ZERO, |asked| now.since(asked));
-            self.sensors.with(|s| s.on_buffer_wait(waited, exhausted, now));
-        }
-        outcome.map(Some).map_err(|error| match (error, used_up) {
-            (PoolError::Closed, _) => Error::Closed,
-            (PoolError::Exhausted, None) => Error::BufferExhausted { waited },
-            (PoolError::Exhausted, Some(share)) => Error::BufferShareExhausted {
+        outcome.map(Some).map_err(|error| match error {
+            PoolError::Closed => Error::Closed,
+            PoolError::Exhausted(None) => Error::BufferExhausted { waited },
+            PoolError::Exhausted(Some(share)) => Error::BufferShareExhausted {
                 topic: Arc::clone(&queue.topic),
                 partition: queue.partition,
                 setting: share.setting(),
                 waited,
             },
-            (PoolError::TooLarge, _) => {
+            PoolError::TooLarge => {
                 Error::RecordTooLarge { size, limit: self.pool.total(), setting: "buffer.memory" }
             }
         })
     }
 
+    /// Waits for memory in the pool's queue.
+    fn wait(
+        &self,
+        queue: &PartitionQueue,
+        size: usize,
+        used_up: Option<Share>,
+        deadline: MonoTime,
+    ) -> Result<Vec<u8>, PoolError> {
+        let place = self.pool.queue_up(queue.id, size)?;
+        // Not before: the sender might have done its part by then.
+        self.tell_of_shortage(queue, used_up);
+        let begun = self.clock.now();
+        let outcome = self.pool.wait(place, &self.clock, deadline);
+        let now = self.clock.now();
+        let exhausted = matches!(outcome, Err(PoolError::Exhausted(_)));
+        self.sensors.with(|s| s.on_buffer_wait(now.since(begun), exhausted, now));
+        outcome
+    }
+
     /// Memory is short: what fills is worth sending now, where that brings some back.
-    fn tell_of_shortage(&self, queue: &PartitionQueue, used_up: Option<UsedUp>) {
+    fn tell_of_shortage(&self, queue: &PartitionQueue, used_up: Option<Share>) {
         match used_up {
             Some(_) => queue.send_now(),
             None => self.inbox.push(Event::MemoryWanted),
         }
-        if used_up == Some(UsedUp::Broker) {
+        if let Some(Share::Broker(_)) = used_up {
             self.inbox.push(Event::ShareWanted(queue.id));
         }
     }

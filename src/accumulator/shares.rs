@@ -24,26 +24,33 @@ pub(crate) struct ShareLimits {
 }
 
 impl ShareLimits {
+    /// The bytes that such a part of the buffer comes to. All of it is no bound: who takes the last
+    /// of it has used up the buffer, and no share of it.
+    pub(crate) fn bytes(memory: usize, part: f64) -> usize {
+        // What is lost of the last bytes does not matter.
+        if part < 1.0 { (memory as f64 * part) as usize } else { usize::MAX }
+    }
+
     /// Whoever wants to may have all of the buffer.
     #[cfg(any(test, feature = "__internal"))]
-    pub(crate) fn none(total: usize) -> Self {
-        Self { partition: total, broker: total, in_use_for: Duration::ZERO }
+    pub(crate) fn none() -> Self {
+        Self { partition: usize::MAX, broker: usize::MAX, in_use_for: Duration::ZERO }
     }
 }
 
-/// Which share is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UsedUp {
-    Partition,
-    Broker,
+/// Somebody's share of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Share {
+    Partition(PartitionId),
+    Broker(NodeId),
 }
 
-impl UsedUp {
+impl Share {
     /// The setting that bounds it.
     pub(crate) fn setting(self) -> &'static str {
         match self {
-            Self::Partition => "buffer.memory.partition.share",
-            Self::Broker => "buffer.memory.broker.share",
+            Self::Partition(_) => "buffer.memory.partition.share",
+            Self::Broker(_) => "buffer.memory.broker.share",
         }
     }
 }
@@ -70,6 +77,7 @@ struct Partition {
     leader: Option<usize>,
 }
 
+#[derive(Clone, Copy)]
 struct Broker {
     id: NodeId,
     held: usize,
@@ -141,16 +149,16 @@ impl Shares {
 
     /// The share that is used up, if one is. Sizes don't matter, so that of two that wait for the
     /// same share a small one does not overtake: a share may be exceeded by one buffer.
-    pub(super) fn used_up(&self, id: PartitionId) -> Option<UsedUp> {
+    pub(super) fn used_up(&self, id: PartitionId) -> Option<Share> {
         let partition = self.partition(id);
         let since = self.now - self.limits.in_use_for;
         if partition.held >= self.limits.partition && self.partition_use.is_in_company(id, since) {
-            return Some(UsedUp::Partition);
+            return Some(Share::Partition(id));
         }
         let broker = partition.leader?;
-        let held = self.brokers[broker].held;
+        let Broker { id, held } = self.brokers[broker];
         (held >= self.limits.broker && self.broker_use.is_in_company(broker, since))
-            .then_some(UsedUp::Broker)
+            .then_some(Share::Broker(id))
     }
 
     /// `size` bytes are this partition's.
@@ -247,7 +255,7 @@ mod tests {
         shares
     }
 
-    fn take(shares: &mut Shares, id: PartitionId, size: usize, now: MonoTime) -> Option<UsedUp> {
+    fn take(shares: &mut Shares, id: PartitionId, size: usize, now: MonoTime) -> Option<Share> {
         shares.ask(id, now);
         let used_up = shares.used_up(id);
         if used_up.is_none() {
@@ -264,9 +272,9 @@ mod tests {
             assert_eq!(take(&mut shares, P[0], 100, at(second)), None);
         }
         assert_eq!(take(&mut shares, P[1], 10, at(9)), None, "the only broker in use");
-        assert_eq!(shares.used_up(P[0]), Some(UsedUp::Partition), "in company");
+        assert_eq!(shares.used_up(P[0]), Some(Share::Partition(P[0])), "in company");
         // The other one has long been idle.
-        assert_eq!(take(&mut shares, P[0], 1, at(19)), Some(UsedUp::Partition));
+        assert_eq!(take(&mut shares, P[0], 1, at(19)), Some(Share::Partition(P[0])));
         assert_eq!(take(&mut shares, P[0], 1, at(20)), None);
     }
 
@@ -276,9 +284,9 @@ mod tests {
         take(&mut shares, P[3], 10, at(0));
         assert_eq!(take(&mut shares, P[0], 49, at(0)), None);
         assert_eq!(take(&mut shares, P[0], 49, at(0)), None);
-        assert_eq!(take(&mut shares, P[0], 1, at(0)), Some(UsedUp::Partition));
+        assert_eq!(take(&mut shares, P[0], 1, at(0)), Some(Share::Partition(P[0])));
         // The broker's share is used up too, so that its other partitions get none.
-        assert_eq!(take(&mut shares, P[1], 1, at(0)), Some(UsedUp::Broker));
+        assert_eq!(take(&mut shares, P[1], 1, at(0)), Some(Share::Broker(NodeId(7))));
         assert_eq!(take(&mut shares, P[3], 30, at(0)), None);
         shares.refund(P[0], 49);
         assert_eq!(take(&mut shares, P[1], 1, at(0)), None);
@@ -292,14 +300,14 @@ mod tests {
         for id in [P[0], P[1]] {
             assert_eq!(take(&mut shares, id, 40, at(0)), None);
         }
-        assert_eq!(shares.used_up(P[2]), Some(UsedUp::Broker));
+        assert_eq!(shares.used_up(P[2]), Some(Share::Broker(NodeId(7))));
         shares.set_leader(P[0], NODES[1]);
         shares.invariants();
         assert_eq!(shares.used_up(P[2]), None);
         shares.set_leader(P[1], None);
         shares.set_leader(P[1], NODES[1]);
         shares.invariants();
-        assert_eq!(shares.used_up(P[3]), Some(UsedUp::Broker));
+        assert_eq!(shares.used_up(P[3]), Some(Share::Broker(NodeId(8))));
         [P[0], P[1]].into_iter().for_each(|id| shares.refund(id, 40));
         shares.refund(P[3], 10);
         assert_eq!((shares.held(), shares.used_up(P[3])), (0, None));
@@ -315,9 +323,14 @@ mod tests {
         shares.set_leader(P[0], NODES[0]);
         assert_eq!(shares.used_up(P[0]), None, "the only broker that is known");
         shares.set_leader(P[3], NODES[1]);
-        assert_eq!(shares.used_up(P[0]), Some(UsedUp::Broker));
-        assert_eq!(take(&mut shares, P[0], 1, at(10)), Some(UsedUp::Broker));
+        assert_eq!(shares.used_up(P[0]), Some(Share::Broker(NodeId(7))));
+        assert_eq!(take(&mut shares, P[0], 1, at(10)), Some(Share::Broker(NodeId(7))));
         assert_eq!(take(&mut shares, P[0], 1, at(11)), None, "the other one has long been idle");
+    }
+
+    #[test]
+    fn all_of_the_buffer_is_no_bound() {
+        assert_eq!([0.0, 0.25, 1.0].map(|part| ShareLimits::bytes(80, part)), [0, 20, usize::MAX]);
     }
 
     #[test]
@@ -326,6 +339,6 @@ mod tests {
         let mut shares = Shares::new(ShareLimits { partition: 0, broker: 0, in_use_for });
         take(&mut shares, P[1], 10, at(0));
         assert_eq!(take(&mut shares, P[0], 1_000, at(0)), None);
-        assert_eq!(take(&mut shares, P[0], 1, at(0)), Some(UsedUp::Partition));
+        assert_eq!(take(&mut shares, P[0], 1, at(0)), Some(Share::Partition(P[0])));
     }
 }

@@ -9,7 +9,7 @@ use crate::threads::Process;
 use crate::time::ManualClock;
 
 fn accumulator(batch_size: usize) -> (RecordAccumulator, Arc<Topic>) {
-    accumulator_with(batch_size, ShareLimits::none(1_000_000))
+    accumulator_with(batch_size, ShareLimits::none())
 }
 
 fn accumulator_with(batch_size: usize, shares: ShareLimits) -> (RecordAccumulator, Arc<Topic>) {
@@ -43,11 +43,22 @@ fn granted(pool: &BufferPool, id: PartitionId, size: usize) -> Vec<u8> {
     }
 }
 
-fn queued(pool: &BufferPool, id: PartitionId, size: usize) -> Place {
+fn refused(pool: &BufferPool, id: PartitionId, size: usize) -> Option<Share> {
     match pool.begin(id, size, MonoTime::ZERO) {
-        Ok(Allocation::Queued(place)) => place,
-        _ => panic!("not queued"),
+        Ok(Allocation::Refused(used_up)) => used_up,
+        _ => panic!("not refused"),
     }
+}
+
+fn queued(pool: &BufferPool, id: PartitionId, size: usize) -> Place {
+    refused(pool, id, size);
+    pool.queue_up(id, size).expect("open")
+}
+
+/// A thread that waits no longer; why in vain.
+fn give_up(pool: &BufferPool, place: Place) -> PoolError {
+    let clock = Clock::Manual(ManualClock::new());
+    pool.wait(place, &clock, MonoTime::ZERO).expect_err("there is none")
 }
 
 #[test]
@@ -56,7 +67,7 @@ fn a_thread_that_waits_for_its_share_holds_up_nobody() {
     let other = granted(&pool, P[1], 10);
     let own = granted(&pool, P[0], 55);
     let (large, small) = (queued(&pool, P[0], 30), queued(&pool, P[0], 1));
-    assert_eq!([large.used_up(), small.used_up()], [Some(UsedUp::Partition); 2]);
+    assert_eq!(refused(&pool, P[0], 1), Some(Share::Partition(P[0])));
     assert!(!pool.has_waiters(), "nobody else's memory would help");
     pool.release(P[1], other);
     assert!(pool.poll(&large).is_none(), "another partition's memory");
@@ -77,7 +88,7 @@ fn who_has_its_share_again_waits_for_memory_in_its_turn() {
     let rest = granted(&pool, P[2], 40);
     let waits_for_memory = queued(&pool, P[1], 30);
     assert!(pool.has_waiters());
-    assert_eq!(waits_for_memory.used_up(), None);
+    assert_eq!(refused(&pool, P[1], 30), None);
     pool.release(P[0], own);
     // It came first, and its share allows it now.
     let own = pool.poll(&waits_for_share).unwrap().unwrap();
@@ -87,21 +98,72 @@ fn who_has_its_share_again_waits_for_memory_in_its_turn() {
 }
 
 #[test]
-fn a_thread_that_gives_up_keeps_nothing_of_its_share() {
+fn a_thread_that_waits_holds_nothing_and_leaves_nothing_behind() {
     let pool = pool();
     let all = [granted(&pool, P[1], 45), granted(&pool, P[0], 45)];
-    // The first one has gathered what there was, and is charged for all that it needs.
-    let (gathers, waits) = (queued(&pool, P[0], 30), queued(&pool, P[0], 30));
-    assert_eq!((pool.available(), pool.held()), (0, 120));
-    pool.cancel(waits);
-    pool.cancel(gathers);
+    let (first, second) = (queued(&pool, P[0], 30), queued(&pool, P[0], 30));
     assert_eq!((pool.available(), pool.held()), (10, 90));
-    // Closed while it gathers.
-    let gathers = queued(&pool, P[0], 30);
+    assert_eq!(refused(&pool, P[2], 1), None, "the ten bytes are for who waits longest");
+    assert_eq!(give_up(&pool, second), PoolError::Exhausted(None));
+    assert_eq!(give_up(&pool, first), PoolError::Exhausted(None));
+    assert_eq!((pool.available(), pool.held()), (10, 90));
+    let waits = queued(&pool, P[0], 30);
     pool.close();
-    assert_eq!(pool.poll(&gathers), Some(Err(PoolError::Closed)));
+    assert_eq!(pool.poll(&waits), Some(Err(PoolError::Closed)));
     let [first, second] = all;
     pool.release_all([(P[1], first), (P[0], second)]);
+    assert_eq!((pool.available(), pool.held()), (100, 0));
+}
+
+#[test]
+fn two_threads_that_wait_cannot_hold_all_of_it_between_them() {
+    let pool = pool();
+    let company = granted(&pool, P[1], 1);
+    pool.release(P[1], company);
+    let (own, other) = (granted(&pool, P[0], 55), granted(&pool, P[2], 45));
+    // The first one is passed over, until its share comes back when the second one waits.
+    let (first, second) = (queued(&pool, P[0], 60), queued(&pool, P[1], 60));
+    pool.release(P[2], other);
+    assert!(pool.poll(&first).is_none() && pool.poll(&second).is_none());
+    pool.release(P[0], own);
+    let got = pool.poll(&first).expect("there is enough for one").unwrap();
+    pool.release(P[0], got);
+    let got = pool.poll(&second).unwrap().unwrap();
+    pool.release(P[1], got);
+    assert_eq!((pool.available(), pool.held()), (100, 0));
+}
+
+#[test]
+fn who_waits_while_another_one_takes_the_share_is_told_of_that_share() {
+    let pool = pool();
+    let rest = [granted(&pool, P[1], 45), granted(&pool, P[2], 45)];
+    let (first, second) = (queued(&pool, P[0], 50), queued(&pool, P[0], 20));
+    assert_eq!(pool.waiting_threads(), 2);
+    let [one, two] = rest;
+    pool.release(P[1], one);
+    let got = pool.poll(&first).unwrap().unwrap();
+    assert!(!pool.has_waiters(), "it waits for its share alone now");
+    assert_eq!(give_up(&pool, second), PoolError::Exhausted(Some(Share::Partition(P[0]))));
+    pool.release_all([(P[0], got), (P[2], two)]);
+    assert_eq!((pool.available(), pool.held()), (100, 0));
+}
+
+#[test]
+fn without_shares_who_lacks_memory_lacks_no_share() {
+    let half = ShareLimits::bytes(100, 1.0);
+    let shares = ShareLimits { partition: half, broker: half, in_use_for: HOUR };
+    let pool = BufferPool::new(100, 10, shares);
+    let company = granted(&pool, P[1], 10);
+    let own = granted(&pool, P[0], 90);
+    pool.release(P[1], company);
+    let rest = granted(&pool, P[0], 10);
+    let waits = [queued(&pool, P[0], 60), queued(&pool, P[0], 60), queued(&pool, P[0], 60)];
+    assert_eq!(refused(&pool, P[0], 1), None);
+    assert!(pool.has_waiters());
+    for place in waits {
+        assert_eq!(give_up(&pool, place), PoolError::Exhausted(None));
+    }
+    pool.release_all([(P[0], own), (P[0], rest)]);
     assert_eq!((pool.available(), pool.held()), (100, 0));
 }
 
@@ -114,7 +176,7 @@ fn a_share_moves_with_the_leader_and_whoever_waits_for_it_goes_on() {
     }
     let memory = [granted(&pool, P[2], 10), granted(&pool, P[0], 40), granted(&pool, P[1], 20)];
     let place = queued(&pool, P[1], 10);
-    assert_eq!(place.used_up(), Some(UsedUp::Broker));
+    assert_eq!(refused(&pool, P[1], 10), Some(Share::Broker(NodeId(1))));
     assert!(pool.poll(&place).is_none());
     pool.set_leader(P[0], Some(NodeId(2)));
     let got = pool.poll(&place).unwrap().unwrap();

@@ -256,9 +256,8 @@ fn accumulator_config(config: &ProducerConfig, memory: usize, seed: u64) -> Accu
         linger: config.linger,
         memory,
         shares: ShareLimits {
-            // Of bytes: what is lost of the last ones does not matter.
-            partition: (memory as f64 * config.partition_share) as usize,
-            broker: (memory as f64 * config.broker_share) as usize,
+            partition: ShareLimits::bytes(memory, config.partition_share),
+            broker: ShareLimits::bytes(memory, config.broker_share),
             in_use_for: config.metadata_max_idle,
         },
         placing: Placing { adaptive: config.partitioner_adaptive, seed },

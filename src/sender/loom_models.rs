@@ -119,7 +119,7 @@ fn produce<const USERS: usize>(
         batch_size: 200,
         linger: config.linger,
         memory: setup.memory,
-        shares: ShareLimits::none(setup.memory),
+        shares: ShareLimits::none(),
         placing: Placing { adaptive: false, seed: 0 },
     };
     let accumulator = RecordAccumulator::new(accumulator, inbox, clock);

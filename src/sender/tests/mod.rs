@@ -149,7 +149,7 @@ impl Scenario {
             batch_size: setup.batch_size,
             linger: setup.sender.linger,
             memory: setup.memory,
-            shares: setup.shares.unwrap_or(ShareLimits::none(setup.memory)),
+            shares: setup.shares.unwrap_or(ShareLimits::none()),
             placing: Placing { adaptive: true, seed: 0 },
         };
         let accumulator = Arc::new(RecordAccumulator::new(config, inbox, clock));

@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::accumulator::buffer_pool::Allocation;
 use crate::accumulator::inbox::PartitionId;
 
 const LINGER: Duration = Duration::from_secs(60);
@@ -78,9 +77,7 @@ fn lingering_batches_go_out_once_what_was_under_way_brought_too_little_memory() 
     s.append(1, &part);
     s.append(2, &part);
     assert!(s.sent().is_empty(), "they linger");
-    let Ok(Allocation::Queued(place)) = s.accumulator.pool.begin_uncharged(3000) else {
-        panic!("granted")
-    };
+    let Ok(place) = s.accumulator.pool.queue_up_uncharged(3000) else { panic!("closed") };
     s.accumulator.inbox.push(Event::MemoryWanted);
     assert!(s.sent().is_empty(), "what is under way may bring enough");
     s.answer(&sent, OK, 0);
