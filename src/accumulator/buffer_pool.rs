@@ -49,23 +49,32 @@ struct State {
     /// Longest-waiting first.
     waiters: VecDeque<Arc<Waiter>>,
     /// Memory of threads that have left the queue with it and have not woken up yet.
-    granted: Vec<(Arc<Waiter>, Taken)>,
+    granted: Vec<Grant>,
     shares: Shares,
     closed: bool,
 }
 
 /// A thread's place in the queue.
 struct Waiter {
-    want: Want,
+    /// Any one of these; of those whose share allows it the first.
+    wants: Vec<Want>,
     turn: Condvar,
 }
 
 /// Memory that a thread needs.
-#[derive(Clone, Copy, Debug)]
-struct Want {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
     /// For whom; none only in tests and benches.
-    id: Option<PartitionId>,
-    size: usize,
+    pub(crate) id: Option<PartitionId>,
+    pub(crate) size: usize,
+}
+
+/// What has come of a wait.
+struct Grant {
+    waiter: Arc<Waiter>,
+    /// Which of its wants.
+    place: usize,
+    memory: Taken,
 }
 
 /// A place in the queue, to be turned into memory by [`BufferPool::wait`].
@@ -154,19 +163,9 @@ impl BufferPool {
         self.begin_for(Want { id: None, size }, MonoTime::ZERO)
     }
 
-    /// Takes a place at the end of the queue.
-    pub(crate) fn queue_up(&self, id: PartitionId, size: usize) -> Result<Place, PoolError> {
-        self.queue_up_for(Want { id: Some(id), size })
-    }
-
-    /// The same, charged to nobody.
-    #[cfg(test)]
-    pub(crate) fn queue_up_uncharged(&self, size: usize) -> Result<Place, PoolError> {
-        self.queue_up_for(Want { id: None, size })
-    }
-
-    fn queue_up_for(&self, want: Want) -> Result<Place, PoolError> {
-        let waiter = Arc::new(Waiter { want, turn: Condvar::new() });
+    /// Takes a place at the end of the queue, for whichever of `wants` can be had first.
+    pub(crate) fn queue_up(&self, wants: Vec<Want>) -> Result<Place, PoolError> {
+        let waiter = Arc::new(Waiter { wants, turn: Condvar::new() });
         let mut state = self.state.lock();
         if state.closed {
             return Err(PoolError::Closed);
@@ -197,23 +196,24 @@ impl BufferPool {
 
     /// The outcome of a wait, if there is one yet.
     #[cfg(test)]
-    pub(crate) fn poll(&self, place: &Place) -> Option<Result<Vec<u8>, PoolError>> {
+    pub(crate) fn poll(&self, place: &Place) -> Option<Result<(usize, Vec<u8>), PoolError>> {
         let outcome = self.state.lock().outcome(place)?;
-        Some(outcome.map(|taken| taken.into_buffer(place.0.want.size)))
+        Some(outcome.map(Grant::into_buffer))
     }
 
-    /// Waits in the queue until `deadline`. Each way out leaves the queue.
+    /// Waits in the queue until `deadline`: which of the wants it is, and its memory. Each way out
+    /// leaves the queue.
     pub(crate) fn wait(
         &self,
         place: Place,
         clock: &Clock,
         deadline: MonoTime,
-    ) -> Result<Vec<u8>, PoolError> {
+    ) -> Result<(usize, Vec<u8>), PoolError> {
         let mut state = self.state.lock();
         loop {
             if let Some(outcome) = state.outcome(&place) {
                 drop(state);
-                return outcome.map(|taken| taken.into_buffer(place.0.want.size));
+                return outcome.map(Grant::into_buffer);
             }
             let left = deadline.since(clock.now());
             if left == Duration::ZERO {
@@ -222,7 +222,7 @@ impl BufferPool {
             place.0.turn.wait_for(&mut state, left);
         }
         // As it is now: others may have used the share up meanwhile, or have left some of it.
-        let used_up = state.used_up(place.0.want);
+        let used_up = state.choose(&place.0.wants).err();
         if !is_planted(Defect::PoolTimeoutStays) {
             state.waiters.retain(|waiter| !Arc::ptr_eq(waiter, &place.0));
         }
@@ -304,18 +304,17 @@ impl BufferPool {
         let mut place = 0;
         while let Some(waiter) = state.waiters.get(place).map(Arc::clone) {
             place += 1;
-            if state.used_up(waiter.want).is_some() {
-                continue;
-            }
-            let taken = if short == 0 { self.take(state, waiter.want, &mut garbage) } else { None };
-            let Some(taken) = taken else {
+            let Ok(chosen) = state.choose(&waiter.wants) else { continue };
+            let want = waiter.wants[chosen];
+            let taken = if short == 0 { self.take(state, want, &mut garbage) } else { None };
+            let Some(memory) = taken else {
                 short += 1;
                 continue;
             };
             place -= 1;
             state.waiters.remove(place);
             waiter.turn.notify_one();
-            state.granted.push((waiter, taken));
+            state.granted.push(Grant { waiter, place: chosen, memory });
         }
         self.short.store(short, Ordering::Release);
         garbage
@@ -346,7 +345,7 @@ impl BufferPool {
         if !cfg!(debug_assertions) {
             return;
         }
-        let granted: usize = state.granted.iter().map(|(waiter, _)| waiter.want.size).sum();
+        let granted: usize = state.granted.iter().map(|grant| grant.want().size).sum();
         let available = state.unallocated + state.free.len() * self.poolable;
         assert!(available + granted <= self.total, "more memory than there is");
         assert!(!state.closed || state.waiters.is_empty(), "a waiter after close");
@@ -360,12 +359,35 @@ impl State {
         want.id.and_then(|id| self.shares.used_up(id))
     }
 
-    fn outcome(&mut self, place: &Place) -> Option<Result<Taken, PoolError>> {
-        let granted = self.granted.iter().position(|(waiter, _)| Arc::ptr_eq(waiter, &place.0));
-        match granted {
-            Some(granted) => Some(Ok(self.granted.swap_remove(granted).1)),
+    /// The first want whose share allows it, by its place; else the first one's share.
+    fn choose(&self, wants: &[Want]) -> Result<usize, Share> {
+        let mut first = None;
+        for (place, want) in wants.iter().enumerate() {
+            match self.used_up(*want) {
+                Some(share) => first = first.or(Some(share)),
+                None => return Ok(place),
+            }
+        }
+        first.map_or(Ok(0), Err)
+    }
+
+    fn outcome(&mut self, place: &Place) -> Option<Result<Grant, PoolError>> {
+        let is_its = |grant: &Grant| Arc::ptr_eq(&grant.waiter, &place.0);
+        match self.granted.iter().position(is_its) {
+            Some(granted) => Some(Ok(self.granted.swap_remove(granted))),
             None => self.closed.then_some(Err(PoolError::Closed)),
         }
+    }
+}
+
+impl Grant {
+    fn want(&self) -> Want {
+        self.waiter.wants[self.place]
+    }
+
+    fn into_buffer(self) -> (usize, Vec<u8>) {
+        let size = self.want().size;
+        (self.place, self.memory.into_buffer(size))
     }
 }
 

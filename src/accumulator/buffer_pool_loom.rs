@@ -16,7 +16,7 @@ fn emptied() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
 }
 
 fn queued(pool: &BufferPool, size: usize) -> Place {
-    pool.queue_up_uncharged(size).expect("it is open")
+    pool.queue_up(vec![Want { id: None, size }]).expect("it is open")
 }
 
 fn assert_whole(pool: &BufferPool) {
@@ -40,7 +40,7 @@ fn the_longest_waiting_is_served_first_however_memory_comes_back() {
         let first = spawn({
             let (pool, served) = (Arc::clone(&pool), Arc::clone(&large_was_served));
             move || {
-                let buffer = pool.wait(large, &still(), MonoTime::MAX).unwrap();
+                let (_, buffer) = pool.wait(large, &still(), MonoTime::MAX).unwrap();
                 assert_eq!(buffer.capacity(), 2);
                 served.store(true, Ordering::SeqCst);
                 pool.release_uncharged([buffer]);
@@ -49,7 +49,7 @@ fn the_longest_waiting_is_served_first_however_memory_comes_back() {
         let second = spawn({
             let pool = Arc::clone(&pool);
             move || {
-                let buffer = pool.wait(small, &still(), MonoTime::MAX).unwrap();
+                let (_, buffer) = pool.wait(small, &still(), MonoTime::MAX).unwrap();
                 assert!(large_was_served.load(Ordering::SeqCst), "overtaken");
                 pool.release_uncharged([buffer]);
             }
@@ -73,14 +73,14 @@ fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
         let impatient = spawn({
             let (pool, clock) = (Arc::clone(&pool), Clock::Manual(Arc::clone(&manual)));
             move || match pool.wait(first, &clock, deadline) {
-                Ok(buffer) => pool.release_uncharged([buffer]),
+                Ok((_, buffer)) => pool.release_uncharged([buffer]),
                 Err(error) => assert_eq!(error, PoolError::Exhausted(None)),
             }
         });
         let patient = spawn({
             let pool = Arc::clone(&pool);
             move || {
-                let buffer = pool.wait(second, &still(), MonoTime::MAX).unwrap();
+                let (_, buffer) = pool.wait(second, &still(), MonoTime::MAX).unwrap();
                 pool.release_uncharged([buffer]);
             }
         });
@@ -110,7 +110,7 @@ fn close_ends_every_wait_and_loses_no_memory() {
         let waiters = places.map(|place| {
             let pool = Arc::clone(&pool);
             spawn(move || match pool.wait(place, &still(), MonoTime::MAX) {
-                Ok(buffer) => pool.release_uncharged([buffer]),
+                Ok((_, buffer)) => pool.release_uncharged([buffer]),
                 Err(error) => assert_eq!(error, PoolError::Closed),
             })
         });
@@ -134,7 +134,7 @@ fn a_call_that_never_waits_takes_nothing_from_one_that_does() {
         let waiter = spawn({
             let pool = Arc::clone(&pool);
             move || {
-                let buffer = pool.wait(place, &still(), MonoTime::MAX).unwrap();
+                let (_, buffer) = pool.wait(place, &still(), MonoTime::MAX).unwrap();
                 pool.release_uncharged([buffer]);
             }
         });
@@ -169,6 +169,12 @@ fn shared() -> (Arc<BufferPool>, [Vec<u8>; 2]) {
     (Arc::new(pool), buffers)
 }
 
+/// A place for a byte of any of these.
+fn waits_for(pool: &BufferPool, ids: &[PartitionId]) -> Place {
+    let wants = ids.iter().map(|id| Want { id: Some(*id), size: 1 });
+    pool.queue_up(wants.collect()).expect("it is open")
+}
+
 fn assert_shared_is_whole(pool: &BufferPool) {
     assert_eq!(pool.available(), 3);
     assert!(!pool.has_waiters());
@@ -182,10 +188,10 @@ fn who_is_passed_over_is_served_as_its_share_comes_back() {
         let (pool, [a, b]) = shared();
         // One after the other: the share holds one of them.
         let waiters = [(); 2].map(|()| {
-            let place = pool.queue_up(P[0], 1).expect("it is open");
+            let place = waits_for(&pool, &P[..1]);
             let pool = Arc::clone(&pool);
             spawn(move || {
-                let buffer = pool.wait(place, &still(), MonoTime::MAX).unwrap();
+                let (_, buffer) = pool.wait(place, &still(), MonoTime::MAX).unwrap();
                 pool.release(P[0], buffer);
             })
         });
@@ -204,19 +210,19 @@ fn who_is_passed_over_is_served_as_its_share_comes_back() {
 fn who_gives_up_the_wait_for_a_share_leaves_it_to_the_next() {
     explore(3, || {
         let (pool, [a, b]) = shared();
-        let [first, second] = [(); 2].map(|()| pool.queue_up(P[0], 1).expect("it is open"));
+        let [first, second] = [(); 2].map(|()| waits_for(&pool, &P[..1]));
         let impatient = spawn({
             let pool = Arc::clone(&pool);
             // Its time is over from the beginning.
             move || match pool.wait(first, &still(), MonoTime::ZERO) {
-                Ok(buffer) => pool.release(P[0], buffer),
+                Ok((_, buffer)) => pool.release(P[0], buffer),
                 Err(error) => assert!(matches!(error, PoolError::Exhausted(_))),
             }
         });
         let patient = spawn({
             let pool = Arc::clone(&pool);
             move || {
-                let buffer = pool.wait(second, &still(), MonoTime::MAX).unwrap();
+                let (_, buffer) = pool.wait(second, &still(), MonoTime::MAX).unwrap();
                 pool.release(P[0], buffer);
             }
         });
@@ -233,10 +239,10 @@ fn close_ends_the_wait_for_a_share() {
     explore(3, || {
         let (pool, [a, b]) = shared();
         let waiters = P.map(|id| {
-            let place = pool.queue_up(id, 1).expect("it is open");
+            let place = waits_for(&pool, &[id]);
             let pool = Arc::clone(&pool);
             spawn(move || match pool.wait(place, &still(), MonoTime::MAX) {
-                Ok(buffer) => pool.release(id, buffer),
+                Ok((_, buffer)) => pool.release(id, buffer),
                 Err(error) => assert_eq!(error, PoolError::Closed),
             })
         });
@@ -248,6 +254,36 @@ fn close_ends_the_wait_for_a_share() {
         join(closer);
         waiters.into_iter().for_each(join);
         pool.release(P[1], b);
+        assert_shared_is_whole(&pool);
+    });
+}
+
+#[test]
+fn who_waits_for_any_of_two_shares_gets_the_first_that_comes_back() {
+    explore(3, || {
+        let (pool, [a, b]) = shared();
+        let either = waits_for(&pool, &P);
+        let only = waits_for(&pool, &P[..1]);
+        let first = spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                let (place, buffer) = pool.wait(either, &still(), MonoTime::MAX).unwrap();
+                pool.release(P[place], buffer);
+            }
+        });
+        let second = spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                let (_, buffer) = pool.wait(only, &still(), MonoTime::MAX).unwrap();
+                pool.release(P[0], buffer);
+            }
+        });
+        let other = spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.release(P[1], b)
+        });
+        pool.release(P[0], a);
+        [first, second, other].into_iter().for_each(join);
         assert_shared_is_whole(&pool);
     });
 }

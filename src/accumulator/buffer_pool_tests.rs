@@ -19,13 +19,18 @@ fn is_refused(pool: &BufferPool, size: usize) -> bool {
 
 fn queued(pool: &BufferPool, size: usize) -> Place {
     assert!(is_refused(pool, size));
-    pool.queue_up_uncharged(size).unwrap()
+    pool.queue_up(vec![Want { id: None, size }]).unwrap()
+}
+
+/// What the thread waits for, if it has come.
+fn got(pool: &BufferPool, place: &Place) -> Option<Vec<u8>> {
+    pool.poll(place).map(|outcome| outcome.expect("open").1)
 }
 
 /// A thread that waits until this moment and no longer.
 fn wait_no_longer(pool: &BufferPool, place: Place) -> Result<Vec<u8>, PoolError> {
     let clock = Clock::system();
-    pool.wait(place, &clock, clock.now())
+    pool.wait(place, &clock, clock.now()).map(|(_, memory)| memory)
 }
 
 /// A thread that waits for as long as a test may take, and most likely sleeps by now.
@@ -40,7 +45,7 @@ fn waiting(
         let clock = Clock::system();
         let deadline = clock.now() + Duration::from_secs(30);
         begins.send(()).unwrap();
-        let waited = pool.wait(place, &clock, deadline);
+        let waited = pool.wait(place, &clock, deadline).map(|(_, memory)| memory);
         assert!(clock.now() < deadline, "it was the deadline that ended the wait");
         waited
     });
@@ -98,8 +103,8 @@ fn memory_goes_to_the_longest_waiting_first_and_piecemeal() {
     assert!(pool.poll(&large).is_none());
     assert!(pool.poll(&small).is_none(), "a newcomer overtook");
     pool.release_uncharged([b]);
-    assert_eq!(pool.poll(&large).unwrap().unwrap().capacity(), 40);
-    assert_eq!(pool.poll(&small).unwrap().unwrap().capacity(), 8);
+    assert_eq!(got(&pool, &large).unwrap().capacity(), 40);
+    assert_eq!(got(&pool, &small).unwrap().capacity(), 8);
     assert!(!pool.has_waiters());
 }
 
@@ -112,7 +117,7 @@ fn what_came_for_a_waiter_that_gives_up_goes_to_the_next_one() {
     let small = queued(&pool, 16);
     pool.release_uncharged([a]);
     assert_eq!(wait_no_longer(&pool, large), Err(PoolError::Exhausted(None)));
-    assert_eq!(pool.poll(&small).unwrap().unwrap().capacity(), 16);
+    assert_eq!(got(&pool, &small).unwrap().capacity(), 16);
     pool.release_uncharged([b]);
     assert_eq!(pool.available(), 48);
 }
@@ -136,7 +141,7 @@ fn a_waiter_for_a_whole_buffer_gets_the_one_that_comes_back() {
     let places = [queued(&pool, 16), queued(&pool, 8)];
     let address = b.as_ptr();
     pool.release_uncharged([a, b]);
-    let [whole, half] = places.map(|place| pool.poll(&place).unwrap().unwrap());
+    let [whole, half] = places.map(|place| got(&pool, &place).unwrap());
     assert_eq!((whole.as_ptr(), whole.len(), whole.capacity()), (address, 0, 16));
     assert_eq!((half.capacity(), pool.available()), (8, 8));
     pool.release_uncharged([whole, half]);
@@ -221,8 +226,8 @@ fn memory_is_whole_again_after_ten_threads_mixed_sizes() {
                     let buffer = match pool.begin_uncharged(size).unwrap() {
                         Allocation::Granted(buffer) => buffer,
                         Allocation::Refused(_) => {
-                            let place = pool.queue_up_uncharged(size).unwrap();
-                            pool.wait(place, clock, deadline).unwrap()
+                            let place = pool.queue_up(vec![Want { id: None, size }]).unwrap();
+                            pool.wait(place, clock, deadline).unwrap().1
                         }
                     };
                     assert_eq!(buffer.capacity(), size);

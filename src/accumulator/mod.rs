@@ -28,7 +28,7 @@ pub(crate) mod topic_map;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::buffer_pool::{Allocation, BufferPool, PoolError};
+use self::buffer_pool::{Allocation, BufferPool, PoolError, Want};
 use self::inbox::{Event, Inbox};
 use self::queue::{Append, Appended, Limits, PartitionQueue};
 use self::shares::{Share, ShareLimits};
@@ -88,6 +88,28 @@ pub(crate) struct AccumulatorConfig {
     pub(crate) placing: Placing,
 }
 
+/// A record's search for memory.
+struct Search {
+    now: MonoTime,
+    /// It may go to another partition.
+    is_sticky: bool,
+    /// Where it has been refused, and what it wanted there.
+    passed: Vec<(u32, Want)>,
+}
+
+impl Search {
+    /// Where the record is to be tried next, if the share that was used up is not the end of it.
+    fn pass_on(&self, topic: &Topic, used_up: Option<Share>) -> Option<u32> {
+        let (partition, _) = self.passed.last()?;
+        let was_tried = |other: u32| self.passed.iter().any(|(tried, _)| *tried == other);
+        let may_pass = used_up.is_some() && self.is_sticky && self.passed.len() <= MOST_PASSED;
+        if may_pass { topic.pass_sticky(*partition, was_tried) } else { None }
+    }
+}
+
+/// How many partitions are tried beside the first one.
+const MOST_PASSED: usize = 16;
+
 impl RecordAccumulator {
     pub(crate) fn new(config: AccumulatorConfig, inbox: Arc<Inbox>, clock: Clock) -> Self {
         let AccumulatorConfig { batch_size, linger, memory, shares, placing } = config;
@@ -116,7 +138,7 @@ impl RecordAccumulator {
         self.inbox.process.check()?;
         let now = self.clock.now();
         topic.touch(now);
-        let mut moves = if append.sticky { topic.moves_left() } else { 0 };
+        let mut search = Search { now, is_sticky: append.sticky, passed: Vec::new() };
         let mut memory = None;
         let result = loop {
             let queue = topic.queue(partition);
@@ -125,16 +147,13 @@ impl RecordAccumulator {
                 Appended::Closed => break Err(Error::Closed),
                 Appended::NextPartition => {
                     self.give_back(queue, &mut memory);
+                    search.passed.clear();
                     partition = topic.move_sticky(partition);
                 }
                 Appended::NeedsMemory(size) => {
                     self.give_back(queue, &mut memory);
-                    match self.allocate(queue, size, now, moves > 0, patience) {
-                        Ok(Some(buffer)) => memory = Some(buffer),
-                        Ok(None) => {
-                            moves -= 1;
-                            partition = topic.pass_sticky(partition);
-                        }
+                    match self.allocate(topic, partition, size, &mut search, patience) {
+                        Ok(found) => (partition, memory) = found,
                         Err(error) => break Err(error),
                     }
                 }
@@ -169,42 +188,49 @@ impl RecordAccumulator {
         }
     }
 
-    /// Memory for a batch; while a thread waits for it, lingering batches are worth sending. None
-    /// if the share is used up and the record may go to another partition.
+    /// Memory for a batch of this partition; while a thread waits for it, lingering batches are
+    /// worth sending. A record without a key goes on to another partition if the share is used up,
+    /// and gets none before it has been tried there. Once all have been tried it waits for any of
+    /// their shares.
     fn allocate(
         &self,
-        queue: &PartitionQueue,
+        topic: &Topic,
+        partition: u32,
         size: usize,
-        now: MonoTime,
-        may_go_elsewhere: bool,
+        search: &mut Search,
         patience: &mut Patience,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let (outcome, waited) = match self.pool.begin(queue.id, size, now) {
-            Ok(Allocation::Granted(memory)) => return Ok(Some(memory)),
-            Ok(Allocation::Refused(used_up)) if used_up.is_some() && may_go_elsewhere => {
-                self.tell_of_shortage(queue, used_up);
-                return Ok(None);
+    ) -> Result<(u32, Option<Vec<u8>>), Error> {
+        let queue = topic.queue(partition);
+        let (outcome, waited) = match self.pool.begin(queue.id, size, search.now) {
+            Ok(Allocation::Granted(memory)) => (Ok((partition, memory)), Duration::ZERO),
+            Ok(Allocation::Refused(used_up)) => {
+                search.passed.push((partition, Want { id: Some(queue.id), size }));
+                if let Some(next) = search.pass_on(topic, used_up) {
+                    self.tell_of_shortage(queue, used_up);
+                    return Ok((next, None));
+                }
+                match patience.begin(&self.clock) {
+                    // On the sender's thread, which alone brings memory back.
+                    Some(_) if in_inline_callback() => {
+                        self.tell_of_shortage(queue, used_up);
+                        return Err(Error::InCallback { call: "send" });
+                    }
+                    Some((begun, deadline)) => {
+                        let outcome = self.wait(queue, search, used_up, deadline);
+                        (outcome, self.clock.now().since(begun))
+                    }
+                    None => {
+                        self.tell_of_shortage(queue, used_up);
+                        let now = self.clock.now();
+                        self.sensors.with(|s| s.on_buffer_wait(Duration::ZERO, true, now));
+                        (Err(PoolError::Exhausted(used_up)), Duration::ZERO)
+                    }
+                }
             }
-            Ok(Allocation::Refused(used_up)) => match patience.begin(&self.clock) {
-                // On the sender's thread, which alone brings memory back.
-                Some(_) if in_inline_callback() => {
-                    self.tell_of_shortage(queue, used_up);
-                    return Err(Error::InCallback { call: "send" });
-                }
-                Some((begun, deadline)) => {
-                    let outcome = self.wait(queue, size, used_up, deadline);
-                    (outcome, self.clock.now().since(begun))
-                }
-                None => {
-                    self.tell_of_shortage(queue, used_up);
-                    let now = self.clock.now();
-                    self.sensors.with(|s| s.on_buffer_wait(Duration::ZERO, true, now));
-                    (Err(PoolError::Exhausted(used_up)), Duration::ZERO)
-                }
-            },
             Err(error) => (Err(error), Duration::ZERO),
         };
-        outcome.map(Some).map_err(|error| match error {
+        search.passed.clear();
+        outcome.map(|(partition, memory)| (partition, Some(memory))).map_err(|error| match error {
             PoolError::Closed => Error::Closed,
             PoolError::Exhausted(None) => Error::BufferExhausted { waited },
             PoolError::Exhausted(Some(share)) => Error::BufferShareExhausted {
@@ -219,15 +245,17 @@ impl RecordAccumulator {
         })
     }
 
-    /// Waits for memory in the pool's queue.
+    /// Waits in the pool's queue, for memory of any partition that was tried; of which it is.
     fn wait(
         &self,
         queue: &PartitionQueue,
-        size: usize,
+        search: &Search,
         used_up: Option<Share>,
         deadline: MonoTime,
-    ) -> Result<Vec<u8>, PoolError> {
-        let place = self.pool.queue_up(queue.id, size)?;
+    ) -> Result<(u32, Vec<u8>), PoolError> {
+        // The last one first: a failure tells of its share.
+        let place =
+            self.pool.queue_up(search.passed.iter().rev().map(|(_, want)| *want).collect())?;
         // Not before: the sender might have done its part by then.
         self.tell_of_shortage(queue, used_up);
         let begun = self.clock.now();
@@ -235,7 +263,8 @@ impl RecordAccumulator {
         let now = self.clock.now();
         let exhausted = matches!(outcome, Err(PoolError::Exhausted(_)));
         self.sensors.with(|s| s.on_buffer_wait(now.since(begun), exhausted, now));
-        outcome
+        let (place, memory) = outcome?;
+        Ok((search.passed[search.passed.len() - 1 - place].0, memory))
     }
 
     /// Memory is short: what fills is worth sending now, where that brings some back.

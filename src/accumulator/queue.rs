@@ -165,6 +165,11 @@ impl PartitionQueue {
         outcome
     }
 
+    /// The topic's sticky partition has moved on from here before its turn was over.
+    pub(crate) fn end_turn(&self) {
+        self.state.lock().sticky_bytes = 0;
+    }
+
     /// Memory is short here: what fills goes as it is, to bring some back.
     pub(crate) fn send_now(&self) {
         let mut state = self.state.lock();

@@ -53,10 +53,18 @@ impl Sticky {
         self.replace(previous, choices.choose(previous, self.next_point()))
     }
 
-    /// As [`advance`](Self::advance), to the next one by number: each has its turn.
-    pub(crate) fn step(&self, previous: i32, available: &[i32]) -> i32 {
-        let larger = available.iter().find(|partition| **partition > previous);
-        self.replace(previous, *larger.or(available.first()).unwrap_or(&previous))
+    /// As [`advance`](Self::advance), to the next one by number that `may_have` the record: each
+    /// has its turn. None if there is none.
+    pub(crate) fn step(
+        &self,
+        previous: i32,
+        available: &[i32],
+        may_have: impl Fn(i32) -> bool,
+    ) -> Option<i32> {
+        let larger = available.iter().filter(|partition| **partition > previous);
+        let next = *larger.chain(available).find(|partition| may_have(**partition))?;
+        // Where another thread has moved on to, if that is of use here.
+        Some(self.replace(previous, next)).filter(|now| may_have(*now)).or(Some(next))
     }
 
     fn replace(&self, previous: i32, next: i32) -> i32 {

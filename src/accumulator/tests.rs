@@ -52,7 +52,12 @@ fn refused(pool: &BufferPool, id: PartitionId, size: usize) -> Option<Share> {
 
 fn queued(pool: &BufferPool, id: PartitionId, size: usize) -> Place {
     refused(pool, id, size);
-    pool.queue_up(id, size).expect("open")
+    pool.queue_up(vec![Want { id: Some(id), size }]).expect("open")
+}
+
+/// What the thread waits for, if it has come.
+fn got(pool: &BufferPool, place: &Place) -> Option<Vec<u8>> {
+    pool.poll(place).map(|outcome| outcome.expect("open").1)
 }
 
 /// A thread that waits no longer; why in vain.
@@ -73,8 +78,8 @@ fn a_thread_that_waits_for_its_share_holds_up_nobody() {
     assert!(pool.poll(&large).is_none(), "another partition's memory");
     let other = granted(&pool, P[1], 40);
     pool.release(P[0], own);
-    let large = pool.poll(&large).unwrap().unwrap();
-    let small = pool.poll(&small).unwrap().unwrap();
+    let large = got(&pool, &large).unwrap();
+    let small = got(&pool, &small).unwrap();
     pool.release_all([(P[0], large), (P[0], small), (P[1], other)]);
     assert_eq!((pool.available(), pool.held()), (100, 0));
 }
@@ -91,8 +96,8 @@ fn who_has_its_share_again_waits_for_memory_in_its_turn() {
     assert_eq!(refused(&pool, P[1], 30), None);
     pool.release(P[0], own);
     // It came first, and its share allows it now.
-    let own = pool.poll(&waits_for_share).unwrap().unwrap();
-    let second = pool.poll(&waits_for_memory).unwrap().unwrap();
+    let own = got(&pool, &waits_for_share).unwrap();
+    let second = got(&pool, &waits_for_memory).unwrap();
     pool.release_all([(P[0], own), (P[1], first), (P[1], second), (P[2], rest)]);
     assert_eq!((pool.available(), pool.held(), pool.has_waiters()), (100, 0, false));
 }
@@ -126,10 +131,10 @@ fn two_threads_that_wait_cannot_hold_all_of_it_between_them() {
     pool.release(P[2], other);
     assert!(pool.poll(&first).is_none() && pool.poll(&second).is_none());
     pool.release(P[0], own);
-    let got = pool.poll(&first).expect("there is enough for one").unwrap();
-    pool.release(P[0], got);
-    let got = pool.poll(&second).unwrap().unwrap();
-    pool.release(P[1], got);
+    let memory = got(&pool, &first).expect("there is enough for one");
+    pool.release(P[0], memory);
+    let memory = got(&pool, &second).unwrap();
+    pool.release(P[1], memory);
     assert_eq!((pool.available(), pool.held()), (100, 0));
 }
 
@@ -141,10 +146,10 @@ fn who_waits_while_another_one_takes_the_share_is_told_of_that_share() {
     assert_eq!(pool.waiting_threads(), 2);
     let [one, two] = rest;
     pool.release(P[1], one);
-    let got = pool.poll(&first).unwrap().unwrap();
+    let memory = got(&pool, &first).unwrap();
     assert!(!pool.has_waiters(), "it waits for its share alone now");
     assert_eq!(give_up(&pool, second), PoolError::Exhausted(Some(Share::Partition(P[0]))));
-    pool.release_all([(P[0], got), (P[2], two)]);
+    pool.release_all([(P[0], memory), (P[2], two)]);
     assert_eq!((pool.available(), pool.held()), (100, 0));
 }
 
@@ -179,8 +184,7 @@ fn a_share_moves_with_the_leader_and_whoever_waits_for_it_goes_on() {
     assert_eq!(refused(&pool, P[1], 10), Some(Share::Broker(NodeId(1))));
     assert!(pool.poll(&place).is_none());
     pool.set_leader(P[0], Some(NodeId(2)));
-    let got = pool.poll(&place).unwrap().unwrap();
-    pool.release(P[1], got);
+    pool.release(P[1], got(&pool, &place).unwrap());
     P[2..].iter().chain(&P[..2]).zip(memory).for_each(|(id, memory)| pool.release(*id, memory));
     assert_eq!((pool.available(), pool.held()), (100, 0));
 }
@@ -197,11 +201,21 @@ fn try_append(
     partition: Option<u32>,
     size: usize,
 ) -> Result<Delivery, Error> {
+    send(accumulator, topic, partition, size, Patience::None)
+}
+
+fn send(
+    accumulator: &RecordAccumulator,
+    topic: &Topic,
+    partition: Option<u32>,
+    size: usize,
+    mut patience: Patience,
+) -> Result<Delivery, Error> {
     let value = vec![b'x'; size - 7];
     let data = RecordData { key: None, value: Some(&value), headers: &[], timestamp: 0 };
     let mut append = Append { data, own_timestamp: true, sticky: partition.is_none() };
     let partition = partition.unwrap_or_else(|| topic.sticky_partition());
-    accumulator.append(topic, partition, &mut append, &mut None, &mut Patience::None)
+    accumulator.append(topic, partition, &mut append, &mut None, &mut patience)
 }
 
 /// The batch that is being filled is over: flushed, or sent by its linger.
@@ -269,6 +283,59 @@ fn records_without_a_key_go_where_there_is_a_share_left() {
     };
     assert!(accepted >= 3, "{accepted}");
     assert!(matches!(refused, Error::BufferShareExhausted { .. }), "{refused:?}");
+}
+
+/// A record without a key goes to whichever partition of those that have no share left gets some of
+/// it back first, also where the last one tried does not.
+#[test]
+fn a_record_without_a_key_waits_for_no_one_partition() {
+    let shares = ShareLimits { partition: 3_000, broker: 1_000_000, in_use_for: HOUR };
+    for first_back in 0..4 {
+        let (accumulator, topic) = accumulator_with(1_000, shares);
+        // In company from the beginning.
+        (0..4).for_each(|part| drop(try_append(&accumulator, &topic, Some(part), 100).unwrap()));
+        for full in 0..4 {
+            while try_append(&accumulator, &topic, Some(full), 900).is_ok() {}
+        }
+        let memory = {
+            let queue = topic.queue(first_back);
+            let first = queue.lock().batches.pop_front().expect("it is full");
+            first.builder.into_segments().map(|memory| (queue.id, memory)).collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| send(&accumulator, &topic, None, 900, Patience::For(HOUR)));
+            while accumulator.pool.waiting_threads() == 0 {
+                std::thread::yield_now();
+            }
+            accumulator.pool.release_all(memory);
+            // By a clock that stands still: it would wait for ever.
+            assert_eq!(sent.join().unwrap().unwrap().partition(), first_back as i32);
+        });
+    }
+}
+
+#[test]
+fn a_turn_that_a_used_up_share_has_ended_begins_anew_when_it_comes_again() {
+    let shares = ShareLimits { partition: 2_000, broker: 1_000_000, in_use_for: HOUR };
+    let (accumulator, topic) = accumulator_with(1_000, shares);
+    assert!(try_append(&accumulator, &topic, Some(2), 100).is_ok());
+    let left = topic.sticky_partition();
+    append(&accumulator, &topic, 500);
+    while try_append(&accumulator, &topic, Some(left), 900).is_ok() {}
+    end_batch(&topic, left as i32);
+    let next = append(&accumulator, &topic, 400).partition();
+    assert_ne!(next, left as i32, "its share is used up");
+    // Its batches are delivered, and it is chosen again.
+    let queue = topic.queue(left);
+    let batches = std::mem::take(&mut queue.lock().batches);
+    for batch in batches {
+        batch.builder.into_segments().for_each(|memory| accumulator.pool.release(queue.id, memory));
+    }
+    while topic.sticky_partition() != left {
+        topic.move_sticky(topic.sticky_partition());
+    }
+    let places = [(); 2].map(|()| append(&accumulator, &topic, 450).partition());
+    assert_eq!(places, [left as i32; 2], "a whole turn");
 }
 
 /// PART-19: with a long linger batches are full, or nearly so, as they are left behind.

@@ -193,21 +193,20 @@ impl Topic {
         self.next_sticky(previous as i32)
     }
 
-    /// How many other partitions a record without a key may go to where its own has used up its
-    /// share of the buffer. None without adaptive partitioning: then shares of bytes are equal.
-    pub(crate) fn moves_left(&self) -> u32 {
-        const MOST: u32 = 16;
-        if self.registry.placing.adaptive {
-            self.partition_count().saturating_sub(1).min(MOST)
-        } else {
-            0
+    /// Moves on from a partition that has used up its share of the buffer, to one that was not
+    /// tried yet. None without adaptive partitioning: then shares of bytes are equal.
+    pub(crate) fn pass_sticky(&self, previous: u32, tried: impl Fn(u32) -> bool) -> Option<u32> {
+        if !self.registry.placing.adaptive {
+            return None;
         }
-    }
-
-    /// Moves on from a partition that has used up its share of the buffer.
-    pub(crate) fn pass_sticky(&self, previous: u32) -> u32 {
-        let now = self.sticky.step(previous as i32, &self.available());
-        u32::try_from(now).unwrap_or(0) % self.partition_count().max(1)
+        let count = self.partition_count();
+        let may_have = |partition: i32| {
+            u32::try_from(partition).is_ok_and(|partition| partition < count && !tried(partition))
+        };
+        let next = self.sticky.step(previous as i32, &self.available(), may_have)?;
+        // Its turn is over, as by `move_sticky`.
+        self.queue(previous).end_turn();
+        u32::try_from(next).ok()
     }
 
     #[cold]

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::accumulator::buffer_pool::Want;
 use crate::accumulator::inbox::PartitionId;
 
 const LINGER: Duration = Duration::from_secs(60);
@@ -77,7 +78,7 @@ fn lingering_batches_go_out_once_what_was_under_way_brought_too_little_memory() 
     s.append(1, &part);
     s.append(2, &part);
     assert!(s.sent().is_empty(), "they linger");
-    let Ok(place) = s.accumulator.pool.queue_up_uncharged(3000) else { panic!("closed") };
+    let place = s.accumulator.pool.queue_up(vec![Want { id: None, size: 3000 }]).unwrap();
     s.accumulator.inbox.push(Event::MemoryWanted);
     assert!(s.sent().is_empty(), "what is under way may bring enough");
     s.answer(&sent, OK, 0);
