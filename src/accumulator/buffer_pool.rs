@@ -8,13 +8,13 @@
 //! any meanwhile. One whose partition or broker has used its share up (`shares`) is passed over
 //! until some of that comes back: it waits for nobody else's memory, and nobody waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::inbox::PartitionId;
 use super::shares::{Share, ShareLimits, Shares};
 use crate::planted::{Defect, is_planted};
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::{Clock, MonoTime};
 use crate::types::NodeId;
@@ -39,6 +39,17 @@ pub(crate) struct BufferPool {
     state: Mutex<State>,
     /// Threads in the queue that any memory would help, for the sender to see without the lock.
     short: AtomicUsize,
+    /// Some thread waits, for whatever, or was refused.
+    is_wanted: AtomicBool,
+}
+
+/// Whose memory threads lack.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Anybody's.
+    pub(crate) any: bool,
+    /// That of these shares, which are used up.
+    pub(crate) shares: BTreeSet<Share>,
 }
 
 struct State {
@@ -50,6 +61,8 @@ struct State {
     waiters: VecDeque<Arc<Waiter>>,
     /// Memory of threads that have left the queue with it and have not woken up yet.
     granted: Vec<Grant>,
+    /// What those lack that were refused, since the sender looked last.
+    refused: Wanted,
     shares: Shares,
     closed: bool,
 }
@@ -94,16 +107,46 @@ impl BufferPool {
             free: Vec::new(),
             waiters: VecDeque::new(),
             granted: Vec::new(),
+            refused: Wanted::default(),
             shares: Shares::new(shares),
             closed: false,
         };
-        Self { total, poolable, state: Mutex::new(state), short: AtomicUsize::new(0) }
+        Self {
+            total,
+            poolable,
+            state: Mutex::new(state),
+            short: AtomicUsize::new(0),
+            is_wanted: AtomicBool::new(false),
+        }
     }
 
     /// Whether a thread waits for memory, no matter whose: lingering batches are then worth
     /// sending.
     pub(crate) fn has_waiters(&self) -> bool {
         self.short.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether a thread waits, if only for its share, or was refused since the last call of
+    /// [`take_wanted`](Self::take_wanted).
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Acquire)
+    }
+
+    /// What the threads lack that wait now, and those that were refused since the last call.
+    pub(crate) fn take_wanted(&self) -> Wanted {
+        let mut state = self.state.lock();
+        let mut wanted = std::mem::take(&mut state.refused);
+        for waiter in &state.waiters {
+            match state.choose(&waiter.wants) {
+                Ok(_) => wanted.any = true,
+                Err(_) => {
+                    let shares = waiter.wants.iter().filter_map(|want| state.used_up(*want));
+                    wanted.shares.extend(shares);
+                }
+            }
+        }
+        self.is_wanted.store(!state.waiters.is_empty(), Ordering::Release);
+        wanted
     }
 
     /// How many threads wait for memory, those that wait for their own share included.
@@ -148,6 +191,13 @@ impl BufferPool {
         let used_up = state.used_up(want);
         let may_have = used_up.is_none() && self.short.load(Ordering::Relaxed) == 0;
         let taken = if may_have { self.take(&mut state, want, &mut garbage) } else { None };
+        if taken.is_none() {
+            match used_up {
+                Some(share) => drop(state.refused.shares.insert(share)),
+                None => state.refused.any = true,
+            }
+            self.is_wanted.store(true, Ordering::Release);
+        }
         self.invariants(&state);
         drop(state);
         drop(garbage);
@@ -171,6 +221,7 @@ impl BufferPool {
             return Err(PoolError::Closed);
         }
         state.waiters.push_back(Arc::clone(&waiter));
+        self.is_wanted.store(true, Ordering::Release);
         let garbage = self.serve(&mut state);
         self.invariants(&state);
         drop(state);
@@ -350,6 +401,7 @@ impl BufferPool {
         assert!(available + granted <= self.total, "more memory than there is");
         assert!(!state.closed || state.waiters.is_empty(), "a waiter after close");
         assert!(self.short.load(Ordering::Relaxed) <= state.waiters.len());
+        assert!(state.waiters.is_empty() || self.is_wanted.load(Ordering::Relaxed), "unheard of");
         state.shares.invariants();
     }
 }

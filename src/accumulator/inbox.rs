@@ -28,11 +28,9 @@ pub(crate) enum Event {
     Partition(PartitionId, MonoTime),
     /// A thread waits for metadata.
     MetadataWanted,
-    /// A thread waits for memory: lingering batches are worth sending now.
+    /// A thread waits for memory, or was refused some: lingering batches may be worth sending now.
+    /// A bell and no more: whose memory it is the pool tells.
     MemoryWanted,
-    /// A thread waits for memory that the broker of this partition holds too much of: lingering
-    /// batches for it are worth sending now.
-    ShareWanted(PartitionId),
     /// A topic's sticky partition has moved: the next choice wants to know how loaded partitions
     /// are. No reason to wake up.
     LoadWanted(Arc<str>),
@@ -117,12 +115,6 @@ impl Inbox {
         {
             // Told already, and not yet heard.
             return;
-        }
-        if let Event::ShareWanted(id) = event {
-            let told = |event: &Event| matches!(event, Event::ShareWanted(other) if *other == id);
-            if state.events.iter().any(told) {
-                return;
-            }
         }
         state.events.push(event);
         let ring =

@@ -185,6 +185,10 @@ impl RecordAccumulator {
     fn give_back(&self, queue: &PartitionQueue, memory: &mut Option<Vec<u8>>) {
         if let Some(unused) = memory.take() {
             self.pool.release(queue.id, unused);
+            // Whoever had used up its share may lack what others hold now.
+            if self.pool.is_wanted() {
+                self.inbox.push(Event::MemoryWanted);
+            }
         }
     }
 
@@ -204,23 +208,21 @@ impl RecordAccumulator {
         let (outcome, waited) = match self.pool.begin(queue.id, size, search.now) {
             Ok(Allocation::Granted(memory)) => (Ok((partition, memory)), Duration::ZERO),
             Ok(Allocation::Refused(used_up)) => {
+                self.inbox.push(Event::MemoryWanted);
                 search.passed.push((partition, Want { id: Some(queue.id), size }));
                 if let Some(next) = search.pass_on(topic, used_up) {
-                    self.tell_of_shortage(queue, used_up);
                     return Ok((next, None));
                 }
                 match patience.begin(&self.clock) {
                     // On the sender's thread, which alone brings memory back.
                     Some(_) if in_inline_callback() => {
-                        self.tell_of_shortage(queue, used_up);
                         return Err(Error::InCallback { call: "send" });
                     }
                     Some((begun, deadline)) => {
-                        let outcome = self.wait(queue, search, used_up, deadline);
+                        let outcome = self.wait(search, deadline);
                         (outcome, self.clock.now().since(begun))
                     }
                     None => {
-                        self.tell_of_shortage(queue, used_up);
                         let now = self.clock.now();
                         self.sensors.with(|s| s.on_buffer_wait(Duration::ZERO, true, now));
                         (Err(PoolError::Exhausted(used_up)), Duration::ZERO)
@@ -246,18 +248,12 @@ impl RecordAccumulator {
     }
 
     /// Waits in the pool's queue, for memory of any partition that was tried; of which it is.
-    fn wait(
-        &self,
-        queue: &PartitionQueue,
-        search: &Search,
-        used_up: Option<Share>,
-        deadline: MonoTime,
-    ) -> Result<(u32, Vec<u8>), PoolError> {
+    fn wait(&self, search: &Search, deadline: MonoTime) -> Result<(u32, Vec<u8>), PoolError> {
         // The last one first: a failure tells of its share.
-        let place =
-            self.pool.queue_up(search.passed.iter().rev().map(|(_, want)| *want).collect())?;
-        // Not before: the sender might have done its part by then.
-        self.tell_of_shortage(queue, used_up);
+        let wants = search.passed.iter().rev().map(|(_, want)| *want).collect();
+        let place = self.pool.queue_up(wants)?;
+        // Once more: the sender may have looked before anybody waited.
+        self.inbox.push(Event::MemoryWanted);
         let begun = self.clock.now();
         let outcome = self.pool.wait(place, &self.clock, deadline);
         let now = self.clock.now();
@@ -265,16 +261,5 @@ impl RecordAccumulator {
         self.sensors.with(|s| s.on_buffer_wait(now.since(begun), exhausted, now));
         let (place, memory) = outcome?;
         Ok((search.passed[search.passed.len() - 1 - place].0, memory))
-    }
-
-    /// Memory is short: what fills is worth sending now, where that brings some back.
-    fn tell_of_shortage(&self, queue: &PartitionQueue, used_up: Option<Share>) {
-        match used_up {
-            Some(_) => queue.send_now(),
-            None => self.inbox.push(Event::MemoryWanted),
-        }
-        if let Some(Share::Broker(_)) = used_up {
-            self.inbox.push(Event::ShareWanted(queue.id));
-        }
     }
 }

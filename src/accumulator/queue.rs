@@ -170,17 +170,6 @@ impl PartitionQueue {
         self.state.lock().sticky_bytes = 0;
     }
 
-    /// Memory is short here: what fills goes as it is, to bring some back.
-    pub(crate) fn send_now(&self) {
-        let mut state = self.state.lock();
-        if let Some(last) = state.batches.back_mut() {
-            last.closed = true;
-        }
-        let news = self.news(&mut state);
-        drop(state);
-        self.tell(news);
-    }
-
     fn tell(&self, news: Option<MonoTime>) {
         if let Some(due) = news {
             self.inbox.push(Event::Partition(self.id, due));

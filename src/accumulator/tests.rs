@@ -259,11 +259,9 @@ fn a_partition_that_has_used_up_its_share_is_refused_and_others_are_not() {
     assert!(matches!(error, Error::BufferShareExhausted { partition: 1, .. }), "{error:?}");
     assert!(error.is_retriable());
     assert!(try_append(&accumulator, &topic, Some(2), 500).is_ok());
-    // What fills there goes out, and the sender is told.
-    let queue = topic.queue(1).lock();
-    assert!(queue.batches.iter().all(|batch| batch.closed));
-    assert_eq!(queue.told, queue::Told::Now);
-    assert!(queue.batches.len() < 10);
+    let wanted = accumulator.pool.take_wanted();
+    assert_eq!(wanted.shares, [Share::Partition(topic.queue(1).id)].into());
+    assert!(!wanted.any && !accumulator.pool.is_wanted(), "told once of who does not wait");
 }
 
 #[test]

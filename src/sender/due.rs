@@ -1,10 +1,14 @@
 //! Which of a partition's batches is due: what the sender does whenever it looks at a partition.
 
+use std::collections::BTreeSet;
+
 use super::Sender;
 use super::index::{Partition, leader_of};
 use crate::accumulator::batch::ProducerBatch;
+use crate::accumulator::buffer_pool::Wanted;
 use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::queue::{QueueState, Told};
+use crate::accumulator::shares::Share;
 use crate::client::KafkaClient;
 use crate::error::DeliveryCause;
 use crate::planted::{Defect, is_planted};
@@ -142,20 +146,31 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Memory is wanted: unless a batch is about to go to a broker that can take it, batches go out
-    /// early to all brokers that have no request of ours, whose answer might bring some back.
+    /// Threads lack memory: what lingers goes out early where it would bring some back and nothing
+    /// does so yet. That is where a used-up share has nothing under way or in line; and if anybody's
+    /// memory would help, at each such broker, unless a batch is about to go to one that can take
+    /// it. For a share a line is enough also where the broker can't take it: a line is what has the
+    /// broker connected to.
     pub(super) fn send_lingering(&mut self, now: MonoTime) {
-        let about_to_go = |node: &NodeId| self.client.is_ready(*node, now);
-        let busy = self.flights.nodes();
-        if busy.len() >= self.metadata.cluster().nodes.len()
-            || self.index.ready_nodes().any(|node| about_to_go(&node))
-        {
-            return;
-        }
-        for id in self.index.active() {
-            if self.index.partition(id).leader.is_some_and(|leader| busy.contains(&leader)) {
-                continue;
+        let Wanted { any, shares } = self.accumulator.pool.take_wanted();
+        let mut lingering = Vec::new();
+        let mut brokers = BTreeSet::new();
+        for share in shares {
+            match share {
+                Share::Broker(node) => drop(brokers.insert(node)),
+                Share::Partition(id) if self.index.is_idle(id) => lingering.push(id),
+                Share::Partition(_) => {}
             }
+        }
+        if any && !self.index.ready_nodes().any(|node| self.client.is_ready(node, now)) {
+            brokers.extend(self.metadata.cluster().nodes.keys());
+        }
+        let busy = self.flights.nodes();
+        brokers.retain(|node| !busy.contains(node) && !self.index.has_ready_for(*node));
+        if !brokers.is_empty() {
+            lingering.extend(self.index.active_at(&brokers));
+        }
+        for id in lingering {
             self.end_batch(id, now);
         }
     }
@@ -174,25 +189,13 @@ impl<C: KafkaClient> Sender<C> {
         self.index.set_leader(id, leader, epoch, now);
     }
 
-    /// The broker that leads this partition holds as much memory as it may: unless a request to it
-    /// is under way, whose answer brings some back, or none can go there, its batches go out early.
-    pub(super) fn send_lingering_beside(&mut self, id: PartitionId, now: MonoTime) {
-        let Some(leader) = self.index.partition(id).leader else { return };
-        if self.flights.nodes().contains(&leader) || !self.client.is_ready(leader, now) {
-            return;
-        }
-        for id in self.index.active() {
-            if self.index.partition(id).leader == Some(leader) {
-                self.end_batch(id, now);
-            }
-        }
-    }
-
     /// What fills there goes as it is.
     fn end_batch(&mut self, id: PartitionId, now: MonoTime) {
-        // Closed, so that it goes out also if whoever wanted memory has given up by then.
-        if let Some(last) = self.index.partition(id).queue.lock().batches.back_mut() {
-            last.closed = true;
+        match self.index.partition(id).queue.lock().batches.back_mut() {
+            // So that it goes out also if whoever wanted memory has given up by then.
+            Some(last) if !last.closed => last.closed = true,
+            // What was closed before has been looked at, and waits for something else.
+            _ => return,
         }
         self.look(id, now);
     }

@@ -97,6 +97,19 @@ impl Index {
         self.timers.iter().map(|(_, id)| *id).collect()
     }
 
+    /// Those of them that these brokers lead.
+    pub(super) fn active_at(&self, brokers: &BTreeSet<NodeId>) -> Vec<PartitionId> {
+        let is_led =
+            |id: &PartitionId| self.partition(*id).leader.is_some_and(|l| brokers.contains(&l));
+        self.timers.iter().map(|(_, id)| *id).filter(is_led).collect()
+    }
+
+    /// Whether the partition is known, and has nothing under way or in line.
+    pub(super) fn is_idle(&self, id: PartitionId) -> bool {
+        let partition = self.partitions.get(id.0 as usize);
+        partition.is_some_and(|p| p.in_flight.is_empty() && p.ready_at.is_none())
+    }
+
     /// Puts the partition at the end of its leader's line, unless it stands there already.
     pub(super) fn set_ready(&mut self, id: PartitionId) {
         let partition = &mut self.partitions[id.0 as usize];

@@ -158,7 +158,7 @@ impl<C: KafkaClient> Sender<C> {
     pub(crate) fn run_once(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
         self.hear_users(now);
         self.fire_timers(now);
-        if self.accumulator.pool.has_waiters() {
+        if self.accumulator.pool.is_wanted() {
             self.send_lingering(now);
         }
         self.keep_up(now);
@@ -200,8 +200,8 @@ impl<C: KafkaClient> Sender<C> {
             match event {
                 Event::Partition(id, due) => self.hear_partition(id, due, now),
                 Event::MetadataWanted => self.upkeep.want_producer_id(),
-                Event::MemoryWanted => self.send_lingering(now),
-                Event::ShareWanted(id) => self.send_lingering_beside(id, now),
+                // The turn asks the pool in any case.
+                Event::MemoryWanted => {}
                 Event::LoadWanted(topic) => self.loads.want(topic),
                 Event::Flush(token) => self.flush(&token, now),
                 Event::Purge(order) => self.purge(order, now),
@@ -262,10 +262,10 @@ impl<C: KafkaClient> Sender<C> {
     fn poll(&mut self, now: MonoTime) -> std::io::Result<MonoTime> {
         self.rest(now);
         let pool = &self.accumulator.pool;
-        let was_wanted = pool.has_waiters();
+        let comes_free = !self.freed.is_empty();
         pool.release_all(self.freed.drain(..));
-        // A thread that has its share again may now lack what others hold.
-        let is_wanted = pool.has_waiters() && !was_wanted;
+        // A thread that has its share again may now lack what others hold, or the other way round.
+        let is_wanted = comes_free && pool.is_wanted();
         self.executor.tell();
         let until = if is_wanted { now } else { self.next_deadline(now) };
         let awake = until <= now || !self.accumulator.inbox.fall_asleep(until);

@@ -10,6 +10,7 @@ mod order; // which batches go out, when, in which order
 mod purge; // what was never sent is given up
 mod retries; // errors, backoff, leaders that move
 mod sequences; // stamps, new beginnings, what is never renumbered
+mod shares; // memory that whoever has used up its share waits for
 mod shutdown; // drain, give up, end
 mod splitting; // batches that are too large
 mod upkeep; // metadata, producer ids, sleep and wake-ups
