@@ -147,10 +147,10 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// Threads lack memory: what lingers goes out early where it would bring some back and nothing
-    /// does so yet. That is where a used-up share has nothing under way or in line; and if anybody's
-    /// memory would help, at each such broker, unless a batch is about to go to one that can take
-    /// it. For a share a line is enough also where the broker can't take it: a line is what has the
-    /// broker connected to.
+    /// does so yet. That is where a used-up share has nothing under way or in line; and if memory
+    /// of anybody's would help, at each such broker, unless a batch is about to go to one that can
+    /// take it. For a share a line is enough also where the broker can't take it: a line is what
+    /// has the broker connected to.
     pub(super) fn send_lingering(&mut self, now: MonoTime) {
         let Wanted { any, shares } = self.accumulator.pool.take_wanted();
         let mut lingering = Vec::new();
