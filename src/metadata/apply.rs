@@ -40,11 +40,25 @@ pub(super) fn check(response: &MetadataResponse) -> Result<(), Arc<str>> {
     if !response.brokers.iter().any(|b| Node::new(b.node_id, &b.host, b.port, &b.rack).is_some()) {
         return Err("a broker answered without naming any broker".into());
     }
+    let mut names = BTreeSet::new();
     for topic in &response.topics {
-        let numbers = topic.partitions.iter().map(|p| p.partition_index);
-        if let Some(wrong) = numbers.into_iter().find(|n| !(0..=MAX_PARTITION).contains(n)) {
-            let name = topic.name.as_deref().unwrap_or_default();
-            return Err(format!("a broker named partition {wrong} of topic {name}").into());
+        let name = topic.name.as_deref().unwrap_or_default();
+        if topic.name.is_some() && !names.insert(name) {
+            return Err(format!("a broker named topic {name} twice").into());
+        }
+        check_partitions(name, topic)?;
+    }
+    Ok(())
+}
+
+fn check_partitions(name: &str, topic: &MetadataResponseTopic) -> Result<(), Arc<str>> {
+    let mut seen = BTreeSet::new();
+    for number in topic.partitions.iter().map(|p| p.partition_index) {
+        if !(0..=MAX_PARTITION).contains(&number) {
+            return Err(format!("a broker named partition {number} of topic {name}").into());
+        }
+        if !seen.insert(number) {
+            return Err(format!("a broker named partition {number} of topic {name} twice").into());
         }
     }
     Ok(())

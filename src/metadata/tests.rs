@@ -544,7 +544,11 @@ fn an_answer_of_no_use_counts_as_a_failure_and_changes_nothing() {
     nonsense.topics[0].partitions[0].partition_index = -1;
     let mut vast = nonsense.clone();
     vast.topics[0].partitions[0].partition_index = i32::MAX;
-    for useless in [nobody, error, nonsense, vast] {
+    let mut twice = response(vec![topic("t", &[(2, 9)]), topic("t", &[(1, 9)])]);
+    twice.topics[0].error_code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    let mut twice_a_partition = response(vec![topic("t", &[(2, 9), (2, 8)])]);
+    twice_a_partition.topics[0].partitions[1].partition_index = 0;
+    for useless in [nobody, error, nonsense, vast, twice, twice_a_partition] {
         let mut rig = Rig::knowing(&["t"]);
         let before = rig.metadata.cell().version();
         rig.metadata.request_update();
