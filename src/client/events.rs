@@ -97,6 +97,8 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         if state.is_racing() {
             return;
         }
+        // Names are answered with their addresses in turns; the same failures read the same.
+        state.address_failures.sort_unstable();
         let failures = match &state.address_failures[..] {
             [] => "its name has no address".to_owned(),
             failures => failures.join("; "),

@@ -173,6 +173,25 @@ fn an_attempt_fails_when_the_last_of_its_addresses_has_failed() {
 }
 
 #[test]
+fn the_same_failures_read_the_same_in_whatever_order_a_name_is_answered() {
+    let mut b = Bench::new(1);
+    let addresses = [host_address(10), host_address(11), host_address(12)];
+    addresses.iter().for_each(|address| b.net.dial(*address, Dial::Refuse));
+    let mut fail = |first: usize| {
+        let mut addresses = addresses;
+        addresses.rotate_left(first);
+        b.names.know("host-0", &addresses);
+        assert!(!b.ready(NODE));
+        let events = b.wait(1000 * MS);
+        assert_eq!(told(&events), ["failed 0"]);
+        b.pass(b.client.ready_delay(NODE, b.now));
+        reason(&events).to_owned()
+    };
+    let reasons = [fail(0), fail(1), fail(2)];
+    assert!(reasons.iter().all(|reason| *reason == reasons[0]), "{reasons:#?}");
+}
+
+#[test]
 fn ipv4_and_ipv6_addresses_take_turns() {
     let mut b = Bench::new(1);
     let v6 = |n| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n], 9092));
