@@ -13,6 +13,16 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// An address as it is written: one of IPv6 has brackets, lest its last group read as the port.
+pub(crate) struct HostAndPort<'a>(pub(crate) &'a str, pub(crate) u16);
+
+impl fmt::Display for HostAndPort<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(host, port) = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 /// A topic's id (KIP-516), as Kafka prints it: URL-safe base64 without padding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct Uuid(pub [u8; 16]);

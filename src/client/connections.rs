@@ -178,12 +178,7 @@ impl Node {
 
     /// How it is called in errors.
     pub(super) fn name(&self) -> String {
-        let NodeAddress { id, host, port } = &self.address;
-        if id.0 < 0 {
-            format!("bootstrap server {host}:{port}")
-        } else {
-            format!("broker {id} at {host}:{port}")
-        }
+        self.address.name()
     }
 
     /// The set-up of one address, or the look-up of the name, may take until the time returned.

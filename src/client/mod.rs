@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::network::{OutFrame, SocketOptions};
 use crate::protocol::{ApiKey, VersionRange};
 use crate::time::MonoTime;
-use crate::types::NodeId;
+use crate::types::{HostAndPort, NodeId};
 
 pub(crate) use network_client::NetworkClient;
 #[cfg(test)]
@@ -67,6 +67,23 @@ pub(crate) struct NodeAddress {
     pub(crate) id: NodeId,
     pub(crate) host: Arc<str>,
     pub(crate) port: u16,
+}
+
+impl NodeAddress {
+    /// What the node is called in errors.
+    pub(crate) fn name(&self) -> String {
+        if self.id.0 < 0 {
+            format!("bootstrap server {self}")
+        } else {
+            format!("broker {} at {self}", self.id)
+        }
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        HostAndPort(&self.host, self.port).fmt(f)
+    }
 }
 
 /// A request to one broker, encoded.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::error::Error;
+use crate::types::HostAndPort;
 
 /// A broker's address: a host name or IP address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,11 +61,7 @@ impl HostPort {
 
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        HostAndPort(&self.host, self.port).fmt(f)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::types::{NodeId, Uuid};
+use crate::types::{HostAndPort, NodeId, Uuid};
 
 /// A broker's address as its cluster advertises it, or one of the bootstrap servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +20,7 @@ pub(crate) struct Node {
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An IPv6 address needs its brackets, lest its last group read as the port.
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{open}{}{close}:{} (id {})", self.host, self.port, self.id)
+        write!(f, "{} (id {})", HostAndPort(&self.host, self.port), self.id)
     }
 }
 

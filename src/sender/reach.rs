@@ -49,9 +49,8 @@ impl Reach {
         if from.0 >= 0 {
             self.last = None;
         }
-        let server = self.nodes.get(&from).filter(|_| from.0 < 0);
-        if let Some(Known { address: NodeAddress { host, port, .. }, .. }) = server {
-            self.told_by = Some(format!("bootstrap server {host}:{port}").into());
+        if let Some(server) = self.nodes.get(&from).filter(|_| from.0 < 0) {
+            self.told_by = Some(server.address.name().into());
         }
     }
 
@@ -72,10 +71,10 @@ impl Reach {
         let text: Arc<str> = if node.0 < 0 || known.was_reached {
             reason.into()
         } else {
-            let NodeAddress { host, port, .. } = &known.address;
+            let address = &known.address;
             let via = told_by.map(|server| format!(" via {server}")).unwrap_or_default();
             format!(
-                "{reason} (broker {node} advertised {host}:{port}{via}, and was never reached \
+                "{reason} (broker {node} advertised {address}{via}, and was never reached \
                  there: if it runs, check its advertised.listeners)"
             )
             .into()
@@ -181,6 +180,9 @@ mod tests {
              and was never reached there: if it runs, check its advertised.listeners)"
         );
         assert!(reach.trouble(Some(NodeId(1))).is_some() && reach.trouble(None).is_some());
+        reach.set_nodes(&[address(3, "::1")]);
+        let text = reach.on_unreachable(NodeId(3), "refused");
+        assert!(text.contains("advertised [::1]:9092 via"), "{text}");
         reach.set_nodes(&[address(-1, "kafka.example")]);
         reach.set_nodes(&[address(1, "localhost")]);
         assert!(reach.trouble(Some(NodeId(1))).is_some(), "a re-bootstrap forgets nothing");

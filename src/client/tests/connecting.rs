@@ -192,6 +192,19 @@ fn the_same_failures_read_the_same_in_whatever_order_a_name_is_answered() {
 }
 
 #[test]
+fn an_ipv6_address_is_told_in_brackets() {
+    for (id, name) in [(-1, "bootstrap server [::1]:9092: "), (1, "broker 1 at [::1]:9092: ")] {
+        let mut b = Bench::new(0);
+        let id = NodeId(id);
+        b.client.set_nodes(vec![NodeAddress { id, host: "::1".into(), port: 9092 }], b.now);
+        b.names.know("::1", &[]);
+        assert!(!b.ready(id));
+        let events = b.poll();
+        assert!(reason(&events).starts_with(name), "{events:?}");
+    }
+}
+
+#[test]
 fn ipv4_and_ipv6_addresses_take_turns() {
     let mut b = Bench::new(1);
     let v6 = |n| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n], 9092));
