@@ -62,8 +62,6 @@ struct Outgoing {
     tag: u64,
     frame: OutFrame,
     cursor: WriteCursor,
-    /// Bytes of it that were written.
-    written: u64,
 }
 
 #[cfg(all(test, not(loom)))]
@@ -140,7 +138,7 @@ impl KafkaChannel {
 
     pub(super) fn enqueue(&mut self, tag: u64, frame: OutFrame) {
         let cursor = WriteCursor::at_start(&frame);
-        self.outgoing.push_back(Outgoing { tag, frame, cursor, written: 0 });
+        self.outgoing.push_back(Outgoing { tag, frame, cursor });
     }
 
     /// Whether a turn could achieve something without a further edge.
@@ -212,11 +210,9 @@ impl KafkaChannel {
                 debug_assert!(false, "{bytes} bytes written beyond the last frame");
                 return;
             };
-            let left = out.cursor.advance(&out.frame, bytes);
-            out.written += (bytes - left) as u64;
-            bytes = left;
+            bytes = out.cursor.advance(&out.frame, bytes);
             if out.cursor.is_done(&out.frame) {
-                self.traffic.on_request(out.written);
+                self.traffic.on_request(out.cursor.written() as u64);
                 complete(out.tag, out.frame);
             } else {
                 self.outgoing.push_front(out);

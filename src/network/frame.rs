@@ -83,6 +83,11 @@ impl WriteCursor {
         cursor
     }
 
+    /// How many bytes were written.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
     /// Whether any byte was written.
     pub(crate) fn has_started(&self) -> bool {
         self.written > 0
