@@ -249,12 +249,10 @@ impl<C: KafkaClient> Sender<C> {
         backs_off: bool,
         now: MonoTime,
     ) {
-        if batch.deadline(self.config.delivery_timeout) <= now || !self.phase.retries() {
-            let cause = batch.last_cause.clone();
-            let ended =
-                if self.phase.retries() { DeliveryCause::Timeout } else { DeliveryCause::Closed };
-            debug_assert!(cause.is_some(), "a retry without a cause");
-            return self.give_up(id, batch, ended, now);
+        debug_assert!(!self.has_ended(), "all batches are given up by then");
+        debug_assert!(batch.last_cause.is_some(), "a retry without a cause");
+        if batch.deadline(self.config.delivery_timeout) <= now {
+            return self.give_up(id, batch, DeliveryCause::Timeout, now);
         }
         let backoff = self.retry_backoff(batch.attempts);
         batch.retry_at = if backs_off { now + backoff } else { now };

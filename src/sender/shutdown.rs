@@ -34,11 +34,6 @@ impl Phase {
         self != Self::Running
     }
 
-    /// Whether a batch that failed may be tried again.
-    pub(super) fn retries(self) -> bool {
-        matches!(self, Self::Running | Self::Draining { .. })
-    }
-
     /// When the phase ends by itself.
     pub(super) fn deadline(self) -> MonoTime {
         match self {
