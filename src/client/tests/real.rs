@@ -29,6 +29,26 @@ fn serve(listener: &TcpListener) {
     }
 }
 
+/// Sends a Produce request of this body, which is a segment of its frame.
+fn send<N: crate::network::Net, R: Resolver>(
+    client: &mut NetworkClient<N, R>,
+    node: NodeId,
+    tag: u64,
+    body: Vec<u8>,
+    now: MonoTime,
+) {
+    let (api, version, correlation_id) = (ApiKey::Produce, 9, client.next_correlation_id());
+    let mut frame = request_frame(api, version, correlation_id, "me", |_| {});
+    let total = (frame.head.len() - 4 + body.len()) as u32;
+    frame.head[..4].copy_from_slice(&total.to_be_bytes());
+    frame.pieces.push(crate::network::Piece::Segment(0));
+    frame.segments.push(body);
+    let (expects_response, timeout) = (true, 30_000 * MS);
+    let request =
+        ClientRequest { node, api, version, frame, correlation_id, expects_response, timeout, tag };
+    client.send(request, now);
+}
+
 /// Polls until `count` events have come.
 fn wait_for<N: crate::network::Net, R: Resolver>(
     client: &mut NetworkClient<N, R>,
@@ -64,26 +84,10 @@ fn the_real_network_and_resolver_carry_requests_and_answers() {
     // Batches far larger than any socket's buffer, so that writes are short.
     let mut sent = Vec::new();
     for tag in 0..3 {
-        let correlation_id = client.next_correlation_id();
         let batch: Vec<u8> = (0..5_000_000_u32).map(|i| (i % 241 + tag) as u8).collect();
-        let mut frame = request_frame(ApiKey::Produce, 9, correlation_id, "me", |_| {});
-        let total = (frame.head.len() - 4 + batch.len()) as u32;
-        frame.head[..4].copy_from_slice(&total.to_be_bytes());
-        frame.pieces.push(crate::network::Piece::Segment(0));
-        frame.segments.push(batch.clone());
-        sent.push(batch);
+        sent.push(batch.clone());
         assert!(client.ready(node, now));
-        let request = ClientRequest {
-            node,
-            api: ApiKey::Produce,
-            version: 9,
-            frame,
-            correlation_id,
-            expects_response: true,
-            timeout: 30_000 * MS,
-            tag: tag.into(),
-        };
-        client.send(request, now);
+        send(&mut client, node, tag.into(), batch, now);
     }
     for (event, batch) in wait_for(&mut client, &mut now, 3).into_iter().zip(sent) {
         let ClientEvent::Response(response) = event else { panic!("{event:?}") };
@@ -115,21 +119,7 @@ fn five_brokers_answer_five_hundred_requests_each_in_order() {
         for node in 0..BROKERS {
             let number = sent.entry(node).or_default();
             while *number < REQUESTS && client.ready(NodeId(node), now) {
-                let correlation_id = client.next_correlation_id();
-                let frame = request_frame(ApiKey::Produce, 9, correlation_id, "me", |out| {
-                    out.extend_from_slice(&body(node, *number));
-                });
-                let request = ClientRequest {
-                    node: NodeId(node),
-                    api: ApiKey::Produce,
-                    version: 9,
-                    frame,
-                    correlation_id,
-                    expects_response: true,
-                    timeout: 30_000 * MS,
-                    tag: *number,
-                };
-                client.send(request, now);
+                send(&mut client, NodeId(node), *number, body(node, *number), now);
                 *number += 1;
             }
         }
