@@ -57,8 +57,6 @@ pub(super) struct Node {
     failures: u32,
     /// Attempts failed since it was last ready; the set-up time-out's exponent.
     failed_setups: u32,
-    /// The last attempt failed, and no new one has begun.
-    pub(super) last_attempt_failed: bool,
     /// No attempt before this: the backoff's end.
     not_before: MonoTime,
     pub(super) last_attempt: Option<MonoTime>,
@@ -89,7 +87,6 @@ impl Node {
             is_retiring: false,
             failures: 0,
             failed_setups: 0,
-            last_attempt_failed: false,
             not_before: MonoTime::ZERO,
             last_attempt: None,
             throttled_until: MonoTime::ZERO,
@@ -196,7 +193,6 @@ impl Node {
         debug_assert!(self.can_connect(now), "{self:?}");
         self.state = ConnectionState::Resolving { deadline };
         self.last_attempt = Some(now);
-        self.last_attempt_failed = false;
         self.address_failures.clear();
     }
 
@@ -292,7 +288,6 @@ impl Node {
         if self.is_preparing() {
             self.failed_setups = self.failed_setups.saturating_add(1);
         }
-        self.last_attempt_failed = true;
         self.forget_connection();
     }
 

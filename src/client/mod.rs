@@ -238,24 +238,6 @@ pub(crate) trait KafkaClient {
     /// [`Duration::MAX`] if only an event can change it.
     fn ready_delay(&self, node: NodeId, now: MonoTime) -> Duration;
 
-    /// Whether the last attempt to reach `node` failed and no new one has begun.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "a partitioner that avoids brokers out of reach will ask")
-    )]
-    fn connection_failed(&self, node: NodeId) -> bool;
-
-    /// The caller's requests to `node` that have not ended.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "a partitioner that avoids slow brokers will ask")
-    )]
-    fn in_flight_count(&self, node: NodeId) -> usize;
-
-    /// The caller's requests that have not ended.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for metrics"))]
-    fn in_flight_total(&self) -> usize;
-
     /// The node for a request that any broker can answer: a ready one with the fewest in flight,
     /// else one that is connecting, else the one whose last attempt is the longest ago of those
     /// that may be connected to now. Follow it with `ready`.

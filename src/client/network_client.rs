@@ -118,6 +118,18 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         self.next_correlation_id = id;
     }
 
+    /// The caller's requests to `node` that have not ended.
+    #[cfg(test)]
+    pub(super) fn in_flight_count(&self, node: NodeId) -> usize {
+        self.nodes.get(&node).map_or(0, |node| node.in_flight.len())
+    }
+
+    /// The caller's requests that have not ended.
+    #[cfg(test)]
+    pub(super) fn in_flight_total(&self) -> usize {
+        self.in_flight_total
+    }
+
     pub(super) fn note_deadline(&mut self, deadline: MonoTime) {
         self.timers_due = self.timers_due.min(deadline);
     }
@@ -274,18 +286,6 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
 
     fn ready_delay(&self, node: NodeId, now: MonoTime) -> Duration {
         self.nodes.get(&node).map_or(Duration::MAX, |node| node.delay(now))
-    }
-
-    fn connection_failed(&self, node: NodeId) -> bool {
-        self.nodes.get(&node).is_some_and(|node| node.last_attempt_failed)
-    }
-
-    fn in_flight_count(&self, node: NodeId) -> usize {
-        self.nodes.get(&node).map_or(0, |node| node.in_flight.len())
-    }
-
-    fn in_flight_total(&self) -> usize {
-        self.in_flight_total
     }
 
     fn least_loaded_node(&mut self, now: MonoTime) -> Option<NodeId> {

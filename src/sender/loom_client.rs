@@ -103,18 +103,6 @@ impl KafkaClient for PlayedClient {
         Duration::MAX
     }
 
-    fn connection_failed(&self, _node: NodeId) -> bool {
-        false
-    }
-
-    fn in_flight_count(&self, _node: NodeId) -> usize {
-        self.answers.len()
-    }
-
-    fn in_flight_total(&self) -> usize {
-        self.answers.len()
-    }
-
     fn least_loaded_node(&mut self, _now: MonoTime) -> Option<NodeId> {
         Some(NodeId(1))
     }

@@ -262,18 +262,6 @@ impl KafkaClient for MockClient {
         })
     }
 
-    fn connection_failed(&self, node: NodeId) -> bool {
-        self.0.borrow().down.contains_key(&node)
-    }
-
-    fn in_flight_count(&self, node: NodeId) -> usize {
-        self.0.borrow().in_flight(node)
-    }
-
-    fn in_flight_total(&self) -> usize {
-        self.0.borrow().under_way.len()
-    }
-
     fn least_loaded_node(&mut self, _now: MonoTime) -> Option<NodeId> {
         let wire = self.0.borrow();
         let up = wire.nodes.iter().map(|n| n.id).filter(|n| !wire.down.contains_key(n));
