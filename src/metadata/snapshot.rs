@@ -155,16 +155,17 @@ impl Cluster {
         }
     }
 
-    /// Sets the leader of a known partition to a known node.
-    pub(crate) fn set_leader(&mut self, topic: &str, partition: usize, to: PartitionMetadata) {
-        debug_assert!(to.leader.is_none_or(|l| self.nodes.contains_key(&l)));
-        if let Some(topic) = self.topics.get_mut(topic) {
-            let topic = Arc::make_mut(topic);
-            if let Some(known) = topic.partitions.get_mut(partition) {
-                *known = to;
-                topic.derive_available();
+    /// Sets the leaders of known partitions of a topic, by their places, to known nodes.
+    pub(crate) fn set_leaders(&mut self, topic: &str, leaders: &[(usize, PartitionMetadata)]) {
+        let Some(topic) = self.topics.get_mut(topic) else { return };
+        let topic = Arc::make_mut(topic);
+        for (partition, to) in leaders {
+            debug_assert!(to.leader.is_none_or(|l| self.nodes.contains_key(&l)));
+            if let Some(known) = topic.partitions.get_mut(*partition) {
+                *known = *to;
             }
         }
+        topic.derive_available();
     }
 
     /// Makes every leader and epoch unknown; the topics and their partitions stay known.

@@ -262,28 +262,31 @@ impl Metadata {
         changes: &[LeaderChange<'_>],
         endpoints: &[NodeEndpoint],
     ) -> Vec<TopicPartition> {
-        let mut nodes = self.cluster.nodes.clone();
-        let known = endpoints.iter().filter_map(|e| Node::new(e.node_id, &e.host, e.port, &e.rack));
-        nodes.extend(known.map(|node| (node.id, node)));
-        let mut cluster = None;
+        let named = endpoints.iter().filter_map(|e| Node::new(e.node_id, &e.host, e.port, &e.rack));
+        let named: BTreeMap<NodeId, Node> = named.map(|node| (node.id, node)).collect();
+        let mut leaders = BTreeMap::<Arc<str>, Vec<_>>::new();
         let mut changed = Vec::new();
-        for change in changes.iter().filter(|c| nodes.contains_key(&c.leader)) {
+        for change in changes {
+            let leader = change.leader;
+            if !named.contains_key(&leader) && !self.cluster.nodes.contains_key(&leader) {
+                continue;
+            }
             let Some((partition, topic)) = self.accept_leader(change) else { continue };
-            let cluster = cluster.get_or_insert_with(|| {
-                let mut cluster = Cluster::clone(&self.cluster);
-                cluster.set_nodes(nodes.clone());
-                cluster
-            });
-            let (leader, leader_epoch) = (Some(change.leader), change.leader_epoch);
-            let to = PartitionMetadata { leader, leader_epoch };
-            cluster.set_leader(&topic, partition, to);
+            let to = PartitionMetadata { leader: Some(leader), leader_epoch: change.leader_epoch };
+            leaders.entry(Arc::clone(&topic)).or_default().push((partition, to));
             changed.push(TopicPartition { topic, partition: change.partition });
         }
-        if let Some(cluster) = cluster {
-            self.cluster = Arc::new(cluster);
-            self.cell.replace(Arc::clone(&self.cluster));
-            self.check_invariants();
+        if changed.is_empty() {
+            return changed;
         }
+        let mut cluster = Cluster::clone(&self.cluster);
+        cluster.nodes.extend(named);
+        for (topic, leaders) in &leaders {
+            cluster.set_leaders(topic, leaders);
+        }
+        self.cluster = Arc::new(cluster);
+        self.cell.replace(Arc::clone(&self.cluster));
+        self.check_invariants();
         changed
     }
 

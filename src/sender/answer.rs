@@ -370,9 +370,12 @@ impl<C: KafkaClient> Sender<C> {
                 leader_epoch: leader.leader_epoch,
             })
             .collect();
-        if !self.metadata.update_leaders(&changes, &response.node_endpoints).is_empty() {
-            self.on_cluster_changed(now);
+        let before = Arc::clone(self.metadata.cluster());
+        let changed = self.metadata.update_leaders(&changes, &response.node_endpoints);
+        if self.metadata.cluster().nodes != before.nodes {
+            self.hand_nodes_to_client(now);
         }
+        self.on_leaders_changed(&changed, now);
     }
 }
 

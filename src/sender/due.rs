@@ -183,10 +183,9 @@ impl<C: KafkaClient> Sender<C> {
         epoch: i32,
         now: MonoTime,
     ) {
-        if self.index.partition(id).leader != leader {
+        if self.index.set_leader(id, leader, epoch, now) {
             self.accumulator.pool.set_leader(id, leader);
         }
-        self.index.set_leader(id, leader, epoch, now);
     }
 
     /// What fills there goes as it is.

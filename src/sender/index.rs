@@ -162,21 +162,23 @@ impl Index {
         self.ready.get(&node).is_some_and(|line| !line.is_empty())
     }
 
-    /// Moves the partition to another leader.
+    /// Takes over who leads the partition. Says whether that is another one than before.
     pub(super) fn set_leader(
         &mut self,
         id: PartitionId,
         leader: Option<NodeId>,
         epoch: i32,
         now: MonoTime,
-    ) {
+    ) -> bool {
         let partition = &mut self.partitions[id.0 as usize];
         partition.vacancies.note(leader.is_none(), now);
         partition.leader_epoch = epoch;
-        if partition.leader != leader {
+        let is_moved = partition.leader != leader;
+        if is_moved {
             partition.leader = leader;
             self.leave_line(id);
         }
+        is_moved
     }
 
     /// Not left behind in a leader's line: if that broker is gone nobody would ever take it out,

@@ -7,11 +7,12 @@ use super::Sender;
 use super::index::leader_of;
 use super::reach::Subject;
 use crate::accumulator::inbox::PartitionId;
+use crate::accumulator::topic_map::Topic;
 use crate::client::{
     ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, VersionError,
 };
 use crate::error::DeliveryCause;
-use crate::metadata::Update;
+use crate::metadata::{Cluster, Update};
 use crate::network::OutFrame;
 use crate::protocol::MetadataResponse;
 use crate::protocol::Reader;
@@ -20,7 +21,7 @@ use crate::protocol::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::sync::Arc;
 use crate::time::MonoTime;
 use crate::transaction::ProducerIdAndEpoch;
-use crate::types::NodeId;
+use crate::types::{NodeId, TopicPartition};
 
 /// Failures that are no one broker's.
 const PRODUCER_ID: (Subject, NodeId) = (Subject::ProducerId, NodeId(0));
@@ -404,7 +405,7 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    fn hand_nodes_to_client(&mut self, now: MonoTime) {
+    pub(super) fn hand_nodes_to_client(&mut self, now: MonoTime) {
         let nodes = self.metadata.cluster().nodes.values();
         let addresses =
             nodes.map(|n| NodeAddress { id: n.id, host: Arc::clone(&n.host), port: n.port });
@@ -419,27 +420,10 @@ impl<C: KafkaClient> Sender<C> {
         self.hand_nodes_to_client(now);
         let cluster = Arc::clone(self.metadata.cluster());
         for topic in self.accumulator.topics.all() {
-            match cluster.topic(&topic.name) {
-                Some(known) => {
-                    let count = u32::try_from(known.partition_count()).unwrap_or(0);
-                    topic.update(count, known.available.as_slice().into());
-                }
-                None => topic.update(0, Arc::new([])),
-            }
+            tell_users(&topic, &cluster);
         }
-        let moved: Vec<PartitionId> = self
-            .index
-            .ids()
-            .filter(|id| {
-                let partition = self.index.partition(*id);
-                let (leader, epoch) = leader_of(&cluster, &partition.queue);
-                (leader, epoch) != (partition.leader, partition.leader_epoch)
-            })
-            .collect();
-        for id in moved {
-            let (leader, epoch) = leader_of(&cluster, &self.index.partition(id).queue);
-            self.set_leader(id, leader, epoch, now);
-            self.look(id, now);
+        for id in self.index.ids() {
+            self.follow_leader(id, &cluster, now);
         }
         if self.upkeep.id_wanted {
             return;
@@ -448,9 +432,45 @@ impl<C: KafkaClient> Sender<C> {
             && self.transaction.as_ref().is_some_and(|t| t.producer().is_none());
     }
 
+    /// These partitions have new leaders, and nothing else is new.
+    pub(super) fn on_leaders_changed(&mut self, changed: &[TopicPartition], now: MonoTime) {
+        let cluster = Arc::clone(self.metadata.cluster());
+        for of_topic in changed.chunk_by(|a, b| a.topic == b.topic) {
+            let Some(topic) = self.accumulator.topics.find(&of_topic[0].topic) else { continue };
+            tell_users(&topic, &cluster);
+            for TopicPartition { partition, .. } in of_topic {
+                let queue = u32::try_from(*partition).ok().and_then(|p| topic.find_queue(p));
+                if let Some(id) = queue.map(|queue| queue.id) {
+                    self.follow_leader(id, &cluster, now);
+                }
+            }
+        }
+    }
+
+    /// Takes over who leads a partition.
+    fn follow_leader(&mut self, id: PartitionId, cluster: &Cluster, now: MonoTime) {
+        let partition = self.index.partition(id);
+        let (leader, epoch) = leader_of(cluster, &partition.queue);
+        if (leader, epoch) != (partition.leader, partition.leader_epoch) {
+            self.set_leader(id, leader, epoch, now);
+            self.look(id, now);
+        }
+    }
+
     /// `retry.backoff.ms` doubled for each attempt but the first, up to its bound, with jitter.
     pub(super) fn retry_backoff(&mut self, attempts: u32) -> Duration {
         let (base, max) = (self.config.retry_backoff, self.config.retry_backoff_max);
         self.random.backoff(base, max, attempts.saturating_sub(1))
+    }
+}
+
+/// Tells users' threads what the snapshot says of a topic.
+fn tell_users(topic: &Topic, cluster: &Cluster) {
+    match cluster.topic(&topic.name) {
+        Some(known) => {
+            let count = u32::try_from(known.partition_count()).unwrap_or(0);
+            topic.update(count, known.available.as_slice().into());
+        }
+        None => topic.update(0, Arc::new([])),
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct MockClient(pub(super) Rc<RefCell<Wire>>);
 #[derive(Default)]
 pub(super) struct Wire {
     pub(super) nodes: Vec<NodeAddress>,
+    /// How often they were handed over.
+    pub(super) handed_over: usize,
     /// Nodes that can't be reached, and from when on they may be tried again.
     pub(super) down: BTreeMap<NodeId, MonoTime>,
     pub(super) max_in_flight: usize,
@@ -243,7 +245,8 @@ impl Wire {
 
 impl KafkaClient for MockClient {
     fn set_nodes(&mut self, nodes: Vec<NodeAddress>, _now: MonoTime) {
-        self.0.borrow_mut().nodes = nodes;
+        let mut wire = self.0.borrow_mut();
+        (wire.nodes, wire.handed_over) = (nodes, wire.handed_over + 1);
     }
 
     fn ready(&mut self, node: NodeId, _now: MonoTime) -> bool {

@@ -156,9 +156,11 @@ fn a_leader_named_in_the_answer_is_tried_at_once() {
     s.append(0, "a");
     let sent = s.sent_one();
     s.answers_metadata = false;
+    let handed_over = s.client.0.borrow().handed_over;
     s.answer_with(&sent, &moved_to(2, 5));
     let again = s.sent_one();
     assert_eq!((again.node, again.told()), (2, sent.told()));
+    assert_eq!(s.client.0.borrow().handed_over, handed_over, "its address was known");
     // A broker not met yet, whose address comes along.
     let topics = vec![crate::protocol::TopicProduceResponse {
         topic: again.batch().topic.clone(),
