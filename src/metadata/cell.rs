@@ -28,8 +28,10 @@ pub(crate) struct MetadataCell {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) cluster: Arc<Cluster>,
-    /// `unknown.topic.timeout.ms`.
+    /// `unknown.topic.timeout.ms`: how long calls wait for a topic that is said not to exist.
     pub(super) unknown_topic_timeout: Option<Duration>,
+    /// `allow.auto.create.topics`.
+    pub(super) auto_create: bool,
     /// Counts the responses that were applied.
     pub(super) version: u64,
     /// The topics that the sender keeps up to date, and those of `asked`.
@@ -76,16 +78,17 @@ impl MetadataCell {
     /// A cell that knows the bootstrap servers.
     #[cfg(test)]
     pub(crate) fn new(bootstrap: Arc<Cluster>) -> Self {
-        Self::with_unknown_topic_timeout(bootstrap, None)
+        Self::with(bootstrap, None, true)
     }
 
-    /// The same; `limit`: how long calls wait for a topic that is said not to exist.
-    pub(crate) fn with_unknown_topic_timeout(
+    /// The same, with `unknown.topic.timeout.ms` and `allow.auto.create.topics`.
+    pub(super) fn with(
         bootstrap: Arc<Cluster>,
-        limit: Option<Duration>,
+        unknown_topic_timeout: Option<Duration>,
+        auto_create: bool,
     ) -> Self {
-        let unknown_topic_timeout = limit;
-        let shared = Shared { cluster: bootstrap, unknown_topic_timeout, ..Shared::default() };
+        let shared =
+            Shared { cluster: bootstrap, unknown_topic_timeout, auto_create, ..Shared::default() };
         Self { shared: Mutex::new(shared), changed: Condvar::new(), version: AtomicU64::new(0) }
     }
 

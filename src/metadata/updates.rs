@@ -130,9 +130,10 @@ impl Metadata {
         let cluster = Arc::new(Cluster::of_bootstrap_servers(&settings.bootstrap));
         let (backoff, max) = (settings.retry_backoff, settings.retry_backoff_max);
         Self {
-            cell: Arc::new(MetadataCell::with_unknown_topic_timeout(
+            cell: Arc::new(MetadataCell::with(
                 Arc::clone(&cluster),
                 settings.unknown_topic_timeout,
+                settings.auto_create,
             )),
             schedule: Schedule::new(backoff, max, settings.max_age, random),
             settings,

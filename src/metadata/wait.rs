@@ -140,7 +140,9 @@ impl TopicWait {
             (Some(topic), _, Some(partition)) => {
                 format!("it has {} partitions, none is {partition}", topic.partition_count())
             }
-            (_, Some(error), _) => format!("the brokers answer {}{}", error.code, hint(error.code)),
+            (_, Some(error), _) => {
+                format!("the brokers answer {}{}", error.code, hint(error.code, shared))
+            }
             _ if shared.cluster.bootstrap => match &shared.trouble {
                 Some(trouble) => return Arc::clone(trouble),
                 None => return "no broker has answered yet".into(),
@@ -156,10 +158,13 @@ impl TopicWait {
 }
 
 /// What a topic's error is due to as a rule.
-fn hint(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+fn hint(code: ErrorCode, shared: &Shared) -> &'static str {
+    match (code, shared.auto_create) {
+        (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, true) => {
             " (it does not exist, and auto.create.topics.enable is off)"
+        }
+        (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, false) => {
+            " (it does not exist, and allow.auto.create.topics is off)"
         }
         _ => "",
     }
@@ -372,6 +377,18 @@ mod tests {
         let cause = cause(&mut wait, &cell);
         assert!(cause.contains("UNKNOWN_TOPIC_OR_PARTITION"), "{cause}");
         assert!(cause.contains("h:1 refused the connection"), "{cause}");
+    }
+
+    #[test]
+    fn a_topic_that_is_not_created_is_told_with_the_setting_that_keeps_it_from_that() {
+        let settings = [(true, "and auto.create.topics.enable is off)"), (false, "allow.auto.")];
+        for (auto_create, setting) in settings {
+            let bootstrap = Cluster::of_bootstrap_servers(&[("h".into(), 1)]);
+            let cell = MetadataCell::with(Arc::new(bootstrap), None, auto_create);
+            answer(&cell, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+            let cause = cause(&mut wait_for(None), &cell);
+            assert!(cause.contains(setting), "{cause}");
+        }
     }
 
     #[test]
