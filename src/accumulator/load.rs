@@ -8,7 +8,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 ///
 /// A weight is also how many batches bring the queue level with the longest one. So weights are
 /// good for as many choices as their sum: without that, whoever chooses often would overwhelm the
-/// short queues before the sender has looked again.
+/// short queues before the sender has looked again. Which partitions may be chosen at all holds
+/// for longer, until the sender says otherwise.
 #[derive(Debug)]
 pub(crate) struct PartitionLoad {
     /// Partitions with running sums of their weights, so strictly ascending: a number below the
@@ -47,6 +48,11 @@ impl PartitionLoad {
         let number = scale(point, range);
         let place = self.sums.partition_point(|(sum, _)| *sum <= number);
         self.sums.get(place).map(|(_, partition)| *partition)
+    }
+
+    /// The partitions that may be chosen, however long their queues.
+    pub(crate) fn partitions(&self) -> Vec<i32> {
+        self.sums.iter().map(|(_, partition)| *partition).collect()
     }
 
     /// The weights, to be compared.

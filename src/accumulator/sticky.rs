@@ -61,8 +61,11 @@ impl Sticky {
         available: &[i32],
         may_have: impl Fn(i32) -> bool,
     ) -> Option<i32> {
-        let larger = available.iter().filter(|partition| **partition > previous);
-        let next = *larger.chain(available).find(|partition| may_have(**partition))?;
+        let load = self.load.read().clone();
+        let loaded = load.map(|load| load.partitions());
+        let candidates = loaded.as_deref().unwrap_or(available);
+        let larger = candidates.iter().filter(|partition| **partition > previous);
+        let next = *larger.chain(candidates).find(|partition| may_have(**partition))?;
         // Where another thread has moved on to, if that is of use here.
         Some(self.replace(previous, next)).filter(|now| may_have(*now)).or(Some(next))
     }
@@ -108,19 +111,21 @@ impl Sticky {
 
 impl Choices<'_> {
     /// The next partition, by a point out of 2^64: by load, while that makes a difference, else
-    /// evenly among the partitions with a leader, if there are any, else among all. In the even
-    /// case it is not the previous one, if there is another.
+    /// evenly among those that the load names; without one among the partitions with a leader, if
+    /// there are any, else among all. In the even case it is not the previous one, if there is
+    /// another.
     pub(crate) fn choose(&self, previous: i32, point: u64) -> i32 {
         if let Some(weighed) = self.load.and_then(|load| load.choose(point)) {
             return weighed;
         }
-        let (count, available) = (self.count.max(1), self.available);
-        if available.is_empty() {
-            return scale(point, u64::from(count)) as i32;
+        let loaded = self.load.map(PartitionLoad::partitions);
+        let candidates = loaded.as_deref().unwrap_or(self.available);
+        if candidates.is_empty() {
+            return scale(point, u64::from(self.count.max(1))) as i32;
         }
-        let place = scale(point, available.len() as u64) as usize;
-        match available[place] {
-            same if same == previous => available[(place + 1) % available.len()],
+        let place = scale(point, candidates.len() as u64) as usize;
+        match candidates[place] {
+            same if same == previous => candidates[(place + 1) % candidates.len()],
             other => other,
         }
     }
@@ -199,7 +204,24 @@ mod tests {
         let weighed = hits(&sticky, 5, &all, 1_251);
         assert!(weighed.iter().zip(weights).all(near), "{weighed:?}");
         let level = hits(&sticky, 5, &all, 500);
-        assert!(level.iter().zip([100; 5]).all(near), "{level:?}");
+        let named = [125, 125, 125, 0, 125];
+        assert!(level.iter().zip(named).all(near), "{level:?}");
+    }
+
+    /// PART-18: also once the queues are level, and for a record that finds no share of the memory.
+    #[test]
+    fn what_the_load_leaves_out_is_not_chosen() {
+        let sticky = Sticky::new(3);
+        sticky.set_load(PartitionLoad::new(&[(0, 0), (2, 0)], 3));
+        let all = [0, 1, 2];
+        assert_eq!(hits(&sticky, 3, &all, 100)[1], 0);
+        let mut at = sticky.current();
+        for _ in 0..4 {
+            let next = sticky.step(at, &all, |partition| partition != at);
+            at = next.expect("there are two");
+            assert_ne!(at, 1);
+        }
+        assert_eq!(sticky.step(0, &all, |partition| partition == 1), None);
     }
 
     #[test]
