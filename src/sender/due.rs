@@ -66,11 +66,7 @@ impl<C: KafkaClient> Sender<C> {
                 self.index.partition_mut(id).quiet = oldest.is_none();
                 break (due, oldest, circumstances);
             }
-            let is_empty = queue.batches.is_empty();
             drop(queue);
-            if is_empty {
-                self.index.leave_line(id);
-            }
             for batch in over {
                 self.give_up(id, batch, DeliveryCause::Timeout, now);
             }
@@ -86,6 +82,9 @@ impl<C: KafkaClient> Sender<C> {
                 self.upkeep.want_producer_id();
             }
             self.index.look_at(id, oldest);
+        } else {
+            // Its broker is waited for no longer.
+            self.index.leave_line(id);
         }
         match due {
             Due::Now => self.index.set_ready(id),

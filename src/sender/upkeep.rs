@@ -342,10 +342,14 @@ impl<C: KafkaClient> Sender<C> {
                 let stamped = queue.batches.iter().take_while(|b| b.stamp.is_some()).count();
                 without.extend(queue.batches.drain(stamped..));
             }
+            if without.is_empty() {
+                continue;
+            }
             for mut batch in without {
                 batch.last_cause = Some(cause.clone());
                 self.give_up(id, batch, cause.clone(), now);
             }
+            self.look(id, now);
         }
     }
 

@@ -4,6 +4,8 @@ use super::*;
 use crate::accumulator::inbox::{Event, PurgeOrder};
 use crate::error::Persisted;
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::transaction::ProducerIdAndEpoch;
+use crate::types::NodeId;
 
 /// Has the sender purge; how many records that were.
 fn purge(s: &mut Scenario, topic: Option<&str>, partition: Option<i32>) -> usize {
@@ -81,6 +83,41 @@ fn what_waits_to_be_tried_again_is_left_alone() {
     s.answer(&again, OK, 3);
     assert_eq!(offset(&delivery), Some(3));
     assert!(s.memory_is_whole());
+}
+
+/// Whoever was in line for a broker out of reach, and has nothing left to send, waits for it no
+/// longer: it is not connected to, and not left out of the choice of partitions.
+#[test]
+fn what_is_purged_leaves_its_place_in_line() {
+    let mut s = Scenario::new(|s| s.sender.availability_timeout = 100 * MS);
+    s.client.0.borrow_mut().down.insert(NodeId(1), s.now() + 50 * MS);
+    let record = s.append(0, "a");
+    assert_eq!(s.settle(), Some(50 * MS), "it is to be tried again");
+    assert_eq!(purge(&mut s, None, None), 1);
+    assert_purged(&record);
+    assert!(!s.sender.index.has_ready_for(NodeId(1)));
+    assert!(s.settle().is_none_or(|slept| slept > 50 * MS));
+}
+
+/// The same of records that fail as there is no producer id for them.
+#[test]
+fn what_fails_for_want_of_a_producer_id_leaves_its_place_in_line() {
+    let mut s = Scenario::unconnected(|_| {});
+    s.next_id = Some((70, i16::MAX));
+    s.settle();
+    s.client.0.borrow_mut().down.insert(NodeId(1), MonoTime::MAX);
+    let record = s.append(0, "a");
+    s.settle();
+    assert!(s.sender.index.has_ready_for(NodeId(1)));
+    // The last epoch of that id is over.
+    s.next_id = None;
+    let producer = ProducerIdAndEpoch { id: 70, epoch: i16::MAX };
+    s.sender.transaction.as_mut().expect("idempotent").bump(producer);
+    s.accumulator.inbox.push(Event::MetadataWanted);
+    s.settle();
+    s.answer_id(ErrorCode::CLUSTER_AUTHORIZATION_FAILED, -1, -1);
+    assert_eq!(failure_code(&record), Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED));
+    assert!(!s.sender.index.has_ready_for(NodeId(1)));
 }
 
 #[test]
