@@ -67,12 +67,12 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     fn measure(&self, topic: &Topic, now: MonoTime) -> Option<PartitionLoad> {
-        let cluster = self.metadata.cluster();
+        let known = self.metadata.cluster().topic(&topic.name)?;
         let count = topic.partition_count();
         let mut queues = Vec::with_capacity(count as usize);
         for partition in 0..count {
-            let known = cluster.topic(&topic.name).and_then(|t| t.partition(partition as i32));
-            let Some(leader) = known.and_then(|p| p.leader) else { continue };
+            let leader = known.partition(partition as i32).and_then(|p| p.leader);
+            let Some(leader) = leader else { continue };
             if self.takes_nothing(leader, now) {
                 continue;
             }
