@@ -155,8 +155,25 @@ impl Topic {
 
     /// Takes over what the metadata says; from the sender only.
     pub(crate) fn update(&self, partition_count: u32, available: Arc<[i32]>) {
-        let before = std::mem::replace(&mut *self.available.write(), Arc::clone(&available));
-        let count_before = self.partition_count.swap(partition_count, Ordering::AcqRel);
+        self.replace(partition_count, available, |_| true);
+    }
+
+    /// Takes over what a user's thread has read of the metadata, if that is more than is known. The
+    /// sender may have learned of more partitions since.
+    pub(crate) fn learn(&self, partition_count: u32, available: Arc<[i32]>) {
+        self.replace(partition_count, available, |known| known < partition_count);
+    }
+
+    /// Both in one step.
+    fn replace(&self, partition_count: u32, available: Arc<[i32]>, may: impl Fn(u32) -> bool) {
+        let mut known = self.available.write();
+        let count_before = self.partition_count.load(Ordering::Acquire);
+        if !may(count_before) {
+            return;
+        }
+        self.partition_count.store(partition_count, Ordering::Release);
+        let before = std::mem::replace(&mut *known, Arc::clone(&available));
+        drop(known);
         if (count_before, before) != (partition_count, available) {
             // It may name partitions that have no leader any more, or lack some that have.
             self.sticky.set_load(None);
@@ -275,13 +292,29 @@ mod tests {
     use super::*;
     use crate::threads::Process;
 
+    fn map() -> TopicMap {
+        let inbox = Arc::new(Inbox::new(Arc::new(|| ()), Process::current()));
+        let limits = Limits { batch_size: 1, linger: std::time::Duration::ZERO };
+        TopicMap::new(inbox, limits, Placing { adaptive: false, seed: 0 })
+    }
+
+    /// As when a thread was interrupted between its look at the metadata and the topic.
+    #[test]
+    fn a_thread_that_has_read_fewer_partitions_takes_none_away() {
+        let topic = map().find_or_add("a");
+        topic.learn(3, Arc::new([0, 1, 2]));
+        assert_eq!(topic.partition_count(), 3);
+        topic.update(6, Arc::new([0, 3, 5]));
+        topic.learn(3, Arc::new([0, 1, 2]));
+        assert_eq!((topic.partition_count(), &*topic.available()), (6, &[0, 3, 5][..]));
+        topic.update(0, Arc::new([]));
+        assert_eq!(topic.partition_count(), 0);
+    }
+
     /// UTIL-03.
     #[test]
     fn what_was_read_is_not_changed_by_later_topics() {
-        let inbox = Arc::new(Inbox::new(Arc::new(|| ()), Process::current()));
-        let limits = Limits { batch_size: 1, linger: std::time::Duration::ZERO };
-        let placing = Placing { adaptive: false, seed: 0 };
-        let map = TopicMap::new(inbox, limits, placing);
+        let map = map();
         let first = map.find_or_add("a");
         let snapshot = Arc::clone(&map.topics.read());
         let listed = map.all();

@@ -378,10 +378,9 @@ impl Core {
         let topic = self.accumulator.topics.find_or_add(name);
         // A later answer may have come before the sender could see the topic.
         let metadata = self.metadata.try_topic(name, partition).unwrap_or(metadata);
-        // Never fewer than the sender has learned of since this answer was read.
         let count = u32::try_from(metadata.partition_count()).unwrap_or(0);
         if count > topic.partition_count() {
-            topic.update(count, metadata.available.as_slice().into());
+            topic.learn(count, metadata.available.as_slice().into());
         }
         topic.touch(self.clock.now());
         Ok(topic)
