@@ -91,7 +91,7 @@ struct State {
     asleep_until: Option<MonoTime>,
     /// `MemoryWanted` is among the events: threads that try again and again add it once.
     memory_wanted: bool,
-    /// The sender has ended: what comes now is dropped.
+    /// The sender has ended: what comes now is given back.
     closed: bool,
 }
 
@@ -102,19 +102,22 @@ impl Inbox {
         Self { state: Mutex::new(state), bell, process }
     }
 
-    /// Tells the sender of `event`.
+    /// Tells the sender of `event`. Once it has ended nobody wants to know.
     pub(crate) fn push(&self, event: Event) {
+        drop(self.try_push(event));
+    }
+
+    /// As [`push`](Self::push); gives the event back if the sender has ended.
+    pub(crate) fn try_push(&self, event: Event) -> Option<Event> {
         let due = event.due();
         let mut state = self.state.lock();
         if state.closed {
-            drop(state);
-            // A flush's token among them: its drop ends the flush.
-            return drop(event);
+            return Some(event);
         }
         if matches!(event, Event::MemoryWanted) && std::mem::replace(&mut state.memory_wanted, true)
         {
             // Told already, and not yet heard.
-            return;
+            return None;
         }
         state.events.push(event);
         let ring =
@@ -127,6 +130,7 @@ impl Inbox {
         if ring {
             (self.bell)();
         }
+        None
     }
 
     /// Moves all events into `into`, which must be empty; the sender is awake from here on.
@@ -139,15 +143,14 @@ impl Inbox {
         state.invariants();
     }
 
-    /// The sender takes nothing any more.
-    pub(crate) fn close(&self) {
+    /// The sender takes nothing any more; what it has not taken yet.
+    pub(crate) fn close(&self) -> Vec<Event> {
         let mut state = self.state.lock();
         state.closed = true;
         state.memory_wanted = false;
         let events = std::mem::take(&mut state.events);
         state.invariants();
-        drop(state);
-        drop(events);
+        events
     }
 
     /// The sender is about to sleep until `until`; false if there are events to take first.
@@ -210,7 +213,7 @@ mod tests {
         let (inbox, _) = inbox();
         let flushes = [crate::completion::FlushWait::begin(), Default::default()];
         inbox.push(Event::Flush(flushes[0].token(0, 0)));
-        inbox.close();
+        assert_eq!(inbox.close().len(), 1);
         inbox.push(Event::Flush(flushes[1].token(0, 0)));
         assert!(flushes.iter().all(crate::completion::FlushWait::is_over));
     }

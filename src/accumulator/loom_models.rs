@@ -58,7 +58,7 @@ fn a_flush_that_meets_the_senders_end_is_over() {
             }
         });
         inbox.take(&mut Vec::new());
-        inbox.close();
+        drop(inbox.close());
         join(flusher);
     });
 }

@@ -33,7 +33,7 @@ use self::inbox::{Event, Inbox};
 use self::queue::{Append, Appended, Limits, PartitionQueue};
 use self::shares::{Share, ShareLimits};
 use self::topic_map::{Placing, Topic, TopicMap};
-use crate::completion::{Callback, Delivery, in_inline_callback};
+use crate::completion::{Callback, CallbackExecutor, Delivery, FlushToken, in_inline_callback};
 use crate::error::Error;
 use crate::metrics::{Queued, SharedSensors};
 use crate::sync::Arc;
@@ -179,6 +179,15 @@ impl RecordAccumulator {
             }
         }
         topics
+    }
+
+    /// Has a flush wait for the callbacks of all records that are decided.
+    pub(crate) fn join_callbacks(&self, executor: &CallbackExecutor, flush: &FlushToken) {
+        if executor.outstanding() > 0 {
+            for queue in self.topics.queues_from(0) {
+                executor.join_flush(&queue.lane, flush);
+            }
+        }
     }
 
     /// Memory that the partition has no use for.

@@ -440,7 +440,12 @@ impl Core {
         refuse_in_callback("flush")?;
         let begun = self.clock.now();
         let flush = FlushWait::begin();
-        self.accumulator.inbox.push(Event::Flush(flush.token(0, 0)));
+        if let Some(Event::Flush(token)) =
+            self.accumulator.inbox.try_push(Event::Flush(flush.token(0, 0)))
+        {
+            // The sender has ended: all is decided, but callbacks may have yet to run.
+            self.accumulator.join_callbacks(&self.executor, &token);
+        }
         let flushed = flush.wait(&self.clock, begun + timeout);
         let took = self.clock.now().since(begun);
         self.accumulator.sensors.with(|s| s.on_flush(took));

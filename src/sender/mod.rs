@@ -223,11 +223,7 @@ impl<C: KafkaClient> Sender<C> {
     /// Marks all that is incomplete, and callbacks yet to run, as awaited by the flush, and ends
     /// the linger.
     fn flush(&mut self, token: &FlushToken, now: MonoTime) {
-        if self.executor.outstanding() > 0 {
-            for id in self.index.ids() {
-                self.executor.join_flush(&self.index.partition(id).queue.lane, token);
-            }
-        }
+        self.accumulator.join_callbacks(&self.executor, token);
         // All partitions, not just those that the sender knows to hold something: a thread that has
         // started a batch tells of it only then, and another's record may be in it already.
         for id in self.all_partitions(now) {

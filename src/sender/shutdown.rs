@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Sender;
 use super::thread::{Ended, UnsentBatch};
 use crate::accumulator::batch::ProducerBatch;
-use crate::accumulator::inbox::PartitionId;
+use crate::accumulator::inbox::{Event, PartitionId};
 use crate::client::KafkaClient;
 use crate::completion::Outcome;
 use crate::error::{DeliveryCause, Error};
@@ -115,8 +115,17 @@ impl<C: KafkaClient> Sender<C> {
     pub(crate) fn end(&mut self, now: MonoTime) {
         self.client.close(now, &mut self.client_events);
         self.hear_brokers(now);
-        self.accumulator.inbox.close();
+        self.close_inbox();
         self.accumulator.pool.trim();
+    }
+
+    /// All is decided. A flush that came last still waits for callbacks.
+    fn close_inbox(&mut self) {
+        for event in self.accumulator.inbox.close() {
+            if let Event::Flush(token) = event {
+                self.accumulator.join_callbacks(&self.executor, &token);
+            }
+        }
     }
 
     /// Fails every batch, those under way too.
@@ -189,8 +198,8 @@ impl<C: KafkaClient> Sender<C> {
         self.executor.slots().close();
         self.accumulator.pool.close();
         self.accumulator.topics.close();
-        self.accumulator.inbox.close();
         self.abort(&DeliveryCause::Fatal(reason.into()), now);
+        self.close_inbox();
         self.tell_users();
     }
 }

@@ -201,10 +201,13 @@ fn a_callback_that_is_stuck_delays_no_close_and_is_told_of() {
     assert_eq!(report.aborted_records, 0, "the sender was not held up: {report:?}");
     assert_eq!((report.callbacks_left, report.threads_stuck), (11, 1), "{report:?}");
     assert!(delivery.try_get().unwrap().is_ok());
+    let late = producer.flush(ms(20));
+    assert!(matches!(late, Err(Error::FlushTimeout { records: 0, callbacks: 1.. })), "{late:?}");
     // It comes back when nobody counts on it any more: the others are still not called.
     go_on.send(()).unwrap();
     assert_eq!(results.next().unwrap().unwrap(), None);
     assert!(results.next().is_none(), "one was called after the report");
+    producer.flush(LONG).unwrap();
     assert_threads_end("stuck");
 }
 

@@ -59,6 +59,7 @@ struct Setup {
     max_in_flight: usize,
     produce_version: i16,
     max_age: Duration,
+    callbacks: ExecutorKind,
     /// Topic `t`'s partitions, and who leads them: node id, epoch.
     leaders: Vec<(i32, i32)>,
 }
@@ -87,6 +88,7 @@ impl Default for Setup {
             max_in_flight: 5,
             produce_version: 12,
             max_age: 300 * SECOND,
+            callbacks: ExecutorKind::Inline,
             leaders: vec![(1, 0)],
         }
     }
@@ -169,8 +171,8 @@ impl Scenario {
         accumulator.topics.find_or_add("t");
         accumulator.inbox.push(Event::MetadataWanted);
         let slots = Arc::new(Slots::new(100));
-        let kind = ExecutorKind::Inline;
-        let executor = CallbackExecutor::start(kind, "test", Arc::clone(&slots)).unwrap();
+        let executor = CallbackExecutor::start(setup.callbacks, "test", Arc::clone(&slots));
+        let executor = executor.unwrap();
         let client = MockClient::default();
         client.0.borrow_mut().max_in_flight = setup.max_in_flight;
         client.0.borrow_mut().produce_version = setup.produce_version;

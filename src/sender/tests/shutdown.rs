@@ -1,7 +1,9 @@
 //! The end: what was accepted is drained, then given up; nobody is left waiting.
 
 use super::*;
+use crate::completion::{CallbackTask, Executor};
 use crate::error::Persisted;
+use crate::sync::Mutex;
 use crate::types::NodeId;
 
 /// Turns until the end, and what the thread does then. The clock moves where the sender sleeps.
@@ -233,4 +235,35 @@ fn a_defect_of_our_own_leaves_nobody_waiting() {
     assert!(matches!(queued.try_get(), Some(Err(Error::Fatal(_)))));
     assert!(flush.is_over());
     drop(sent);
+}
+
+/// The sender's last look at its news comes before its end.
+#[test]
+fn a_flush_that_comes_with_the_end_waits_for_callbacks() {
+    struct Keeps(Mutex<std::sync::mpsc::Sender<CallbackTask>>);
+    impl Executor for Keeps {
+        fn execute(&self, task: CallbackTask) {
+            let _ = self.0.lock().send(task);
+        }
+    }
+    for poisoned in [false, true] {
+        let (given, tasks) = std::sync::mpsc::channel();
+        let executor = Arc::new(Keeps(Mutex::new(given)));
+        let mut s = Scenario::new(|s| s.callbacks = ExecutorKind::Custom(executor));
+        s.append_with("a", Box::new(|_| ()));
+        let sent = s.sent_one();
+        s.close(SECOND);
+        s.answer(&sent, OK, 0);
+        assert!(s.sender.has_ended());
+        let flush = s.flush();
+        let now = s.now();
+        if poisoned {
+            s.sender.poison("a defect", now)
+        } else {
+            s.sender.end(now)
+        }
+        assert!(!flush.is_over());
+        tasks.recv().unwrap().run();
+        assert!(flush.is_over());
+    }
 }
