@@ -44,6 +44,9 @@ pub(crate) struct ProducerBatch {
     pub(crate) stamp: Option<Stamp>,
     /// How often the batch was handed to a connection.
     pub(crate) attempts: u32,
+    /// Those of them that told of the size, when the batch was still part of a larger one: they
+    /// count neither as retries nor for the backoff.
+    pub(crate) splits: u32,
     /// Not to be sent again before this moment.
     pub(crate) retry_at: MonoTime,
     /// The newest leader epoch that an attempt was sent under; -1 while none is known.
@@ -93,6 +96,7 @@ impl ProducerBatch {
             closed: false,
             stamp: None,
             attempts: 0,
+            splits: 0,
             retry_at: MonoTime::ZERO,
             leader_epoch: -1,
             maybe_persisted: false,
@@ -118,8 +122,7 @@ impl ProducerBatch {
             flushes: Vec::new(),
             closed: true,
             stamp,
-            // The attempt that told of the size does not count as a retry.
-            attempts: whole.attempts.saturating_sub(1),
+            splits: whole.splits + 1,
             retry_at: MonoTime::ZERO,
             last_cause: whole.last_cause.clone(),
             pooled: false,
@@ -141,6 +144,11 @@ impl ProducerBatch {
 
     pub(crate) fn record_count(&self) -> u32 {
         self.builder.count()
+    }
+
+    /// The attempts that count, against `retries` and for the backoff.
+    pub(crate) fn tries(&self) -> u32 {
+        self.attempts.saturating_sub(self.splits)
     }
 
     /// When the batch fails if it is not delivered before.

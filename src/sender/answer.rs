@@ -222,7 +222,7 @@ impl<C: KafkaClient> Sender<C> {
 
     /// The first attempt is not a retry.
     fn retries_left(&self, batch: &ProducerBatch) -> bool {
-        batch.attempts <= self.config.retries
+        batch.tries() <= self.config.retries
     }
 
     fn record_delivery(&self, batch: &ProducerBatch, now: MonoTime) {
@@ -236,7 +236,7 @@ impl<C: KafkaClient> Sender<C> {
         }
         // Kafka 4.3.1 answers a duplicate with the batch's largest timestamp in this place, also
         // where the topic keeps the records' own.
-        let own = batch.attempts > 1 && time == batch.builder.max_timestamp();
+        let own = batch.tries() > 1 && time == batch.builder.max_timestamp();
         let log_append_time = (time >= 0 && !own).then_some(time);
         self.complete(id, batch, Outcome::Delivered { base_offset, log_append_time });
     }
@@ -254,7 +254,7 @@ impl<C: KafkaClient> Sender<C> {
         if batch.deadline(self.config.delivery_timeout) <= now {
             return self.give_up(id, batch, DeliveryCause::Timeout, now);
         }
-        let backoff = self.retry_backoff(batch.attempts);
+        let backoff = self.retry_backoff(batch.tries());
         batch.retry_at = if backs_off { now + backoff } else { now };
         let records = batch.record_count();
         let cause = batch.last_cause.as_ref().map_or("", DeliveryCause::label);

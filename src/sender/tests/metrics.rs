@@ -202,3 +202,21 @@ fn what_a_closing_producer_gives_up_counts_as_failed() {
     assert_eq!((record_error.total, s.figures().record_error.total), (2, 2));
     assert_eq!(s.figures().oldest_record_age, None);
 }
+
+/// A part is sent for the second time: its records have waited for their first request but once.
+#[test]
+fn the_parts_of_a_batch_have_been_queued_before() {
+    let mut s = Scenario::begun(lingering);
+    s.append(0, "a");
+    s.append(0, "b");
+    s.advance(20 * MS);
+    let whole = s.sent_one();
+    s.advance(500 * MS);
+    s.answer(&whole, ErrorCode::MESSAGE_TOO_LARGE, -1);
+    for _ in 0..2 {
+        let (_, part) = s.until_sent();
+        s.answer(&part, OK, 0);
+    }
+    let queued = s.figures().queue_time_percentiles;
+    about(queued.p999, 20.0);
+}

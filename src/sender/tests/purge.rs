@@ -132,3 +132,18 @@ fn a_sender_that_has_ended_has_nothing_to_purge() {
     s.accumulator.inbox.push(Event::Purge(order));
     assert!(done.is_over());
 }
+
+/// The parts of a batch that was split were sent as a whole.
+#[test]
+fn parts_of_a_batch_that_was_sent_are_left_alone() {
+    let mut s = Scenario::begun(|s| {
+        (s.batch_size, s.sender.linger, s.sender.idempotent) = (10_000, SECOND, false);
+    });
+    let records = [s.append(0, "a"), s.append(0, "b")];
+    s.flush();
+    let whole = s.sent_one();
+    s.client.0.borrow_mut().max_in_flight = 0;
+    s.answer(&whole, ErrorCode::MESSAGE_TOO_LARGE, -1);
+    assert_eq!(purge(&mut s, None, None), 0);
+    assert!(records.iter().all(is_open));
+}
