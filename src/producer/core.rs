@@ -1,6 +1,5 @@
 //! What all handles of a producer share: the way of a record up to its batch.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::close::CloseReport;
@@ -14,7 +13,7 @@ use crate::accumulator::{Patience, RecordAccumulator};
 use crate::client::ResolverThread;
 use crate::completion::{
     BatchResult, Callback, CallbackExecutor, Delivery, FlushWait, PendingCallback, RecordFacts,
-    in_inline_callback, refuse_in_callback,
+    guarded, in_inline_callback, refuse_in_callback,
 };
 use crate::error::Error;
 use crate::metadata::{MetadataCell, TopicMetadata, TopicWait};
@@ -353,11 +352,14 @@ impl Core {
                 let input = PartitionInput::new(&topic.name, record.key, record.value)
                     .with_headers(&record.headers);
                 // The user's rule may panic: that is this send's failure and no other's.
-                let asked = catch_unwind(AssertUnwindSafe(|| {
-                    partitioner::ask(&**partitioner, &input, &view)
-                }));
-                let panicked = || Error::InvalidRecord("the partitioner panicked".into());
-                Choice::Partition(asked.map_err(|_| panicked())??)
+                let mut chosen = Ok(0);
+                guarded(|| chosen = partitioner::ask(&**partitioner, &input, &view)).map_err(
+                    |panic| {
+                        let text = format!("the partitioner panicked for {}: {panic}", topic.name);
+                        Error::InvalidRecord(text.into())
+                    },
+                )?;
+                Choice::Partition(chosen?)
             }
             None => self.rules.choose(record.key, &view, || topic.draw(), || topic.next_turn()),
         };

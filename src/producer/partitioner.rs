@@ -151,12 +151,12 @@ pub(crate) fn ask(
     input: &PartitionInput<'_>,
     cluster: &ClusterView<'_>,
 ) -> Result<i32, Error> {
-    let partition = partitioner
-        .partition(input, cluster)
-        .map_err(|e| Error::InvalidRecord(format!("the partitioner failed: {e}").into()))?;
+    let topic = input.topic;
+    let failed =
+        |e| Error::InvalidRecord(format!("the partitioner failed for {topic}: {e}").into());
+    let partition = partitioner.partition(input, cluster).map_err(failed)?;
     let count = cluster.partition_count;
     if !(0..count).contains(&partition) {
-        let topic = input.topic;
         let text = format!("the partitioner chose partition {partition} of {count} of {topic}");
         return Err(Error::InvalidRecord(text.into()));
     }

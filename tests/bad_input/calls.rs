@@ -218,17 +218,20 @@ impl Partitioner for Obedient {
 /// KP-26.
 #[test]
 fn a_users_partitioner_that_fails_fails_its_own_send_only() {
-    let cluster = TestCluster::builder().topic("t", 2).start();
+    let cluster = TestCluster::builder().topic("orders", 2).start();
     let producer = builder(&cluster).partition_by(Obedient).build().unwrap();
     for wrong in ["panic", "2", "-1", "nonsense"] {
-        let refused = producer.send(ProducerRecord::new("t", wrong));
-        assert!(matches!(refused, Err(Error::InvalidRecord(_))), "{wrong}: {refused:?}");
-        let refused = producer.send_with(ProducerRecord::new("t", wrong), |_| panic!("accepted"));
+        let refused = producer.send(ProducerRecord::new("orders", wrong));
+        let Err(Error::InvalidRecord(text)) = refused else { panic!("{wrong}: {refused:?}") };
+        let names_them = text.contains("the partitioner") && text.contains("orders");
+        assert!(names_them, "{wrong}: {text}");
+        let refused =
+            producer.send_with(ProducerRecord::new("orders", wrong), |_| panic!("accepted"));
         assert!(matches!(refused, Err(Error::InvalidRecord(_))), "{wrong}: {refused:?}");
     }
-    delivered(&producer.send(ProducerRecord::new("t", "1")).unwrap());
+    delivered(&producer.send(ProducerRecord::new("orders", "1")).unwrap());
     close(&producer);
-    assert_eq!(values(&cluster, "t", 1), ["1"]);
+    assert_eq!(values(&cluster, "orders", 1), ["1"]);
     assert_eq!(cluster.counters().requests(Api::Produce), 1);
 }
 
