@@ -25,7 +25,8 @@ use crate::time::{Clock, MonoTime};
 /// Interceptors form a chain: each gets the record as the one before it left it. For each record
 /// that an interceptor was shown in `on_send`, its `on_acknowledgement` is called exactly once:
 /// when the record is delivered or has failed, or when the send refuses it. Its
-/// [`State`](Self::State) is handed from the one to the other.
+/// [`State`](Self::State) is handed from the one to the other. Once the producer is closed, sends
+/// are refused before an interceptor sees them.
 ///
 /// All threads that send call `on_send` at the same time. Acknowledgements run as callbacks do: of
 /// one partition one at a time and in order, and bounded by `callback.max.pending`; so slow ones
@@ -79,8 +80,12 @@ pub trait ProducerInterceptor: Send + Sync {
         let _ = (state, acknowledgement);
     }
 
-    /// The producer is closed. Called once.
+    /// The producer is closed. Called once, on the thread that closes it; if the last
+    /// [`KafkaProducer`](crate::KafkaProducer) is dropped inside a callback, which waits for
+    /// nothing, when the last [`TopicProducer`](crate::TopicProducer) and the last callback are
+    /// gone too.
     ///
+    /// A record that was on its way through `send` meanwhile may still be shown and refused.
     /// No acknowledgement comes any more if the close was in time. Of what
     /// [`callbacks_left`](crate::CloseReport::callbacks_left) counts, interceptors are told all the
     /// same, and of the records' true fates, on the callback threads that the close has left to
@@ -117,7 +122,8 @@ pub struct InterceptedRecord<'a> {
 pub struct Acknowledgement<'a> {
     /// The topic that the record was for, after all interceptors.
     pub topic: &'a str,
-    /// The partition that the record got or asked for; `None` if it was refused before it got one.
+    /// The partition that the record got or asked for; `None` if it asked for none and was refused
+    /// before it had one for good, as for want of memory or of a callback's slot.
     pub partition: Option<i32>,
     /// Where it lies, or why it failed or was refused.
     pub result: Result<&'a RecordMetadata, &'a Error>,
@@ -132,6 +138,18 @@ impl<'a> InterceptedRecord<'a> {
             value: record.value.map(Cow::Borrowed),
             headers: record.headers.clone(),
             timestamp: record.timestamp,
+        }
+    }
+
+    /// The same record, which borrows all from this one.
+    fn lend(&self) -> InterceptedRecord<'_> {
+        InterceptedRecord {
+            topic: Cow::Borrowed(&self.topic),
+            partition: self.partition,
+            key: self.key.as_deref().map(Cow::Borrowed),
+            value: self.value.as_deref().map(Cow::Borrowed),
+            headers: self.headers.lend(),
+            timestamp: self.timestamp,
         }
     }
 }
@@ -200,22 +218,50 @@ impl Interceptors {
         })
     }
 
-    /// Shows the record to all; what they keep of it.
-    fn on_send(&self, record: &mut InterceptedRecord<'_>) -> Vec<Kept> {
-        let show = |named: &Named| {
-            let before = record.clone();
-            let mut outcome = Ok(None);
-            let called = guarded(|| outcome = named.interceptor.on_send(record));
-            let fault = match (called, outcome) {
-                (Ok(()), Ok(kept)) => return kept,
-                (Ok(()), Err(error)) => format!("failed in on_send: {error}"),
-                (Err(panic), _) => format!("panicked in on_send: {panic}"),
-            };
-            *record = before;
-            self.log_fault(named, &fault);
-            None
+    /// Shows the record to all, and goes on with what they made of it and what they keep of it.
+    fn on_send<R>(
+        &self,
+        record: &InterceptedRecord<'_>,
+        go_on: impl FnOnce(&InterceptedRecord<'_>, Vec<Kept>) -> R,
+    ) -> R {
+        self.show(&self.chain, record, Vec::with_capacity(self.chain.len()), go_on)
+    }
+
+    /// Shows the record to the rest of the chain. Each gets one that borrows from the last one's,
+    /// which stays for the next should this one spoil its own: nothing is copied for that.
+    fn show<R>(
+        &self,
+        chain: &[Named],
+        record: &InterceptedRecord<'_>,
+        mut all_kept: Vec<Kept>,
+        go_on: impl FnOnce(&InterceptedRecord<'_>, Vec<Kept>) -> R,
+    ) -> R {
+        let Some((named, rest)) = chain.split_first() else { return go_on(record, all_kept) };
+        let mut lent = record.lend();
+        let mut outcome = Ok(None);
+        let called = guarded(|| outcome = named.interceptor.on_send(&mut lent));
+        let fault = match (called, outcome) {
+            (Ok(()), Ok(kept)) => {
+                all_kept.push(kept);
+                return self.show(rest, &lent, all_kept, go_on);
+            }
+            (Ok(()), Err(error)) => format!("failed in on_send: {error}"),
+            (Err(panic), _) => format!("panicked in on_send: {panic}"),
         };
-        self.chain.iter().map(show).collect()
+        drop(lent);
+        self.log_fault(named, &fault);
+        all_kept.push(None);
+        self.show(rest, record, all_kept, go_on)
+    }
+
+    /// They have seen a record, and are to hear of its end.
+    fn seen(self: &Arc<Self>, record: &InterceptedRecord<'_>, kept: Vec<Kept>) -> Seen {
+        Seen {
+            interceptors: Arc::clone(self),
+            kept: Mutex::new(Some(kept)),
+            topic: record.topic.as_ref().into(),
+            partition: record.partition,
+        }
     }
 
     fn on_acknowledgement(&self, kept: Vec<Kept>, ack: &Acknowledgement<'_>) {
@@ -292,6 +338,9 @@ impl Seen {
                 let place = &failure.topic_partition;
                 (&*place.topic, Some(place.partition))
             }
+            Err(Error::BufferShareExhausted { topic, partition, .. }) => {
+                (&**topic, Some(*partition))
+            }
             Err(_) => (&*self.topic, self.partition),
         };
         let ack = Acknowledgement { topic, partition, result };
@@ -318,23 +367,38 @@ impl Core {
         callback: Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
-        let mut shown = InterceptedRecord::new(name, record);
-        let kept = interceptors.on_send(&mut shown);
+        // Nobody hears of what comes after the end.
+        if let Some(ended) = self.metadata.ended() {
+            return Err(ended);
+        }
+        interceptors.on_send(&InterceptedRecord::new(name, record), |record, kept| {
+            self.send_seen(record, interceptors.seen(record, kept), callback, patience)
+        })
+    }
+
+    /// Sends what the interceptors made of a record.
+    fn send_seen(
+        &self,
+        shown: &InterceptedRecord<'_>,
+        seen: Seen,
+        callback: Option<Callback>,
+        patience: &mut Patience,
+    ) -> Result<Delivery, Error> {
         let InterceptedRecord { topic, partition, key, value, headers, timestamp } = shown;
-        let (key, value) = (key.as_deref(), value.as_deref());
-        let record = TopicRecord { key, value, headers, partition, timestamp };
-        let seen = Arc::new(Seen {
-            interceptors: Arc::clone(interceptors),
-            kept: Mutex::new(Some(kept)),
-            topic: topic.as_ref().into(),
-            partition,
-        });
+        let record = TopicRecord {
+            key: key.as_deref(),
+            value: value.as_deref(),
+            headers: headers.lend(),
+            partition: *partition,
+            timestamp: *timestamp,
+        };
+        let seen = Arc::new(seen);
         let hears = ToldWhenDropped(Arc::clone(&seen));
         let watcher = Box::new(move |fate: Result<&_, &_>| hears.0.tell(fate));
         let mut callback = Some(Callback::Watched(Box::new(Watched { watcher, callback })));
-        let sent = match self.accumulator.topics.find(&topic) {
+        let sent = match self.accumulator.topics.find(topic) {
             Some(topic) => self.send_to_known(&topic, &record, &mut callback, patience),
-            None => self.send_to_unknown(&topic, &record, &mut callback, patience),
+            None => self.send_to_unknown(topic, &record, &mut callback, patience),
         };
         // While the callback is still here: if it was not taken its drop would tell less.
         sent.inspect_err(|error| seen.tell(Err(error)))

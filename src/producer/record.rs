@@ -281,6 +281,15 @@ impl<'a> Headers<'a> {
         self.0.into_iter().map(own).collect()
     }
 
+    /// The same headers, which borrow all from these.
+    pub(super) fn lend(&self) -> Headers<'_> {
+        fn lent<'h>(header: &'h Header<'_>) -> Header<'h> {
+            let value = header.value.as_deref().map(Cow::Borrowed);
+            Header { name: Cow::Borrowed(&*header.name), value }
+        }
+        self.0.iter().map(lent).collect()
+    }
+
     /// The last header of this name, which is the one that consumers look at by convention.
     pub fn last(&self, name: &str) -> Option<&Header<'a>> {
         self.0.iter().rev().find(|h| h.name == name)
