@@ -134,6 +134,8 @@ fn the_mock_refuses_what_the_real_one_does() {
     assert!(matches!(send(ProducerRecord::new("a b", "v")), Error::InvalidTopic { .. }));
     let negative = ProducerRecord::new("t", "v").timestamp(-1);
     assert!(matches!(send(negative), Error::InvalidRecord(_)));
+    let large = vec![0; 1_048_576];
+    assert!(matches!(send(ProducerRecord::new("t", &large)), Error::RecordTooLarge { .. }));
     let inside = mock.clone();
     mock.send_with(
         ProducerRecord::new("t", "v"),
@@ -147,6 +149,8 @@ fn the_mock_refuses_what_the_real_one_does() {
     assert_eq!(mock.history().len(), 2);
     assert!(mock.close(LONG).is_clean() && mock.is_closed());
     assert!(matches!(send(ProducerRecord::new("t", "v")), Error::Closed));
+    assert!(matches!(mock.partitions_for("t"), Err(Error::Closed)));
+    assert!(matches!(mock.wait_ready(&[], LONG), Err(Error::Closed)));
 }
 
 #[test]
@@ -154,9 +158,36 @@ fn a_close_delivers_and_one_without_time_gives_up() {
     for (timeout, aborted) in [(LONG, 0), (Duration::ZERO, 1)] {
         let mock = MockProducer::builder().manual().build();
         let delivery = mock.send(ProducerRecord::new("t", "v")).unwrap();
-        assert_eq!(mock.close(timeout).aborted_records, aborted);
+        let report = mock.close(timeout);
+        assert_eq!((report.aborted_records, report.delivered), (aborted, 1 - aborted));
         assert_eq!(delivery.try_get().unwrap().is_err(), aborted == 1);
+        assert_eq!(format!("{:?}", mock.close(LONG)), format!("{report:?}"));
     }
+}
+
+#[test]
+fn nobody_waits_for_a_mock_that_is_gone() {
+    let mock = MockProducer::builder().manual().build();
+    let (told, callback) = told();
+    let delivery = mock.send(ProducerRecord::new("t", "v")).unwrap();
+    mock.send_with(ProducerRecord::new("t", "v"), callback()).unwrap();
+    drop(mock);
+    let Err(Error::Delivery(failure)) = delivery.wait() else { panic!("delivered") };
+    assert_eq!((&failure.cause, failure.persisted), (&DeliveryCause::Closed, Persisted::No));
+    assert!(told.lock().unwrap()[0].is_err());
+}
+
+#[test]
+fn a_callback_that_panics_leaves_no_record_undecided() {
+    let mock = MockProducer::builder().manual().build();
+    mock.send_with(ProducerRecord::new("t", "v"), Box::new(|_| panic!("on purpose"))).unwrap();
+    let (told, callback) = told();
+    mock.send_with(ProducerRecord::new("t", "v"), callback()).unwrap();
+    let delivery = mock.send(ProducerRecord::new("t", "v")).unwrap();
+    let flushing = std::panic::AssertUnwindSafe(|| mock.flush(LONG));
+    assert!(std::panic::catch_unwind(flushing).is_err());
+    assert!(delivery.wait().is_err());
+    assert!(told.lock().unwrap().is_empty(), "it is dropped");
 }
 
 /// A program's own code, which knows no more than the trait.

@@ -16,6 +16,7 @@ use crate::producer::record::validate_topic;
 use crate::producer::{
     BoxedCallback, CloseReport, OwnedRecord, PartitionInfo, Producer, ProducerRecord, Refused,
 };
+use crate::record::estimate_size_upper_bound;
 use crate::sync::{Arc, Mutex};
 use crate::types::TopicPartition;
 
@@ -28,6 +29,9 @@ use crate::types::TopicPartition;
 /// [`Error::Delivery`]. Callbacks run on the thread that completes the record, and their panics go
 /// through to it, so that a test may assert inside them. Calls that the real producer refuses
 /// inside a callback are refused here too.
+///
+/// Records that are undecided when the last clone is dropped fail with cause
+/// [`Closed`](DeliveryCause::Closed).
 ///
 /// What there is no mock of: waiting, memory, batches, retries. For those there is
 /// [`TestCluster`](super::TestCluster).
@@ -79,12 +83,15 @@ struct State {
     next_offsets: BTreeMap<(Arc<str>, i32), i64>,
     flushes: usize,
     closed: bool,
+    /// What the first close achieved.
+    report: Option<CloseReport>,
     /// What calls are to fail with.
     sends: Option<Error>,
     flush: Option<Error>,
     partitions: Option<Error>,
 }
 
+/// A record that is owed its outcome.
 struct Pending {
     result: Arc<BatchResult>,
     facts: RecordFacts,
@@ -216,6 +223,7 @@ impl MockProducer {
     ) -> Result<Delivery, Error> {
         validate_topic(record.topic())?;
         record.without_topic().validate()?;
+        check_size(record)?;
         // Before the lock is taken: it may be the user's rule.
         let partition = self.shared.made.partition(record);
         let mut state = self.shared.state.lock();
@@ -252,9 +260,26 @@ impl MockProducer {
         Ok(delivery)
     }
 
+    /// Whether calls for metadata are to fail.
+    fn check_metadata(&self) -> Result<(), Error> {
+        let state = self.shared.state.lock();
+        let ended = state.closed.then_some(Error::Closed);
+        ended.or_else(|| state.partitions.clone()).map_or(Ok(()), Err)
+    }
+
     fn take_all(&self) -> VecDeque<Pending> {
         std::mem::take(&mut self.shared.state.lock().pending)
     }
+}
+
+/// As the real producer does with the default of `max.request.size`.
+fn check_size(record: &ProducerRecord<'_>) -> Result<(), Error> {
+    const LIMIT: usize = 1_048_576;
+    let length = |bytes: Option<&[u8]>| bytes.map(<[u8]>::len);
+    let (key, value) = (length(record.key_bytes()), length(record.value_bytes()));
+    let size = estimate_size_upper_bound(key, value, record.header_list().as_slice());
+    let setting = "max.request.size";
+    if size > LIMIT { Err(Error::RecordTooLarge { size, limit: LIMIT, setting }) } else { Ok(()) }
 }
 
 impl MockProducerBuilder {
@@ -285,12 +310,16 @@ impl MockProducerBuilder {
 }
 
 impl Pending {
-    fn deliver(self) {
+    fn deliver(mut self) {
         let base_offset = self.offset;
         self.decide(Outcome::Delivered { base_offset, log_append_time: None });
     }
 
-    fn fail(self, cause: DeliveryCause, persisted: Persisted) {
+    fn fail(mut self, cause: DeliveryCause, persisted: Persisted) {
+        self.fail_here(cause, persisted);
+    }
+
+    fn fail_here(&mut self, cause: DeliveryCause, persisted: Persisted) {
         let topic_partition = TopicPartition {
             topic: Arc::clone(self.result.topic()),
             partition: self.result.partition(),
@@ -307,11 +336,23 @@ impl Pending {
         }))));
     }
 
-    fn decide(self, outcome: Outcome) {
+    fn decide(&mut self, outcome: Outcome) {
         self.result.complete(outcome);
-        let fate = Delivery::new(self.result, self.facts).try_get();
-        if let (Some(callback), Some(fate)) = (self.callback, fate) {
+        let fate = Delivery::new(Arc::clone(&self.result), self.facts).try_get();
+        // Where a callback has panicked no other one is called: a second panic would be the last.
+        let callback = self.callback.take().filter(|_| !std::thread::panicking());
+        if let (Some(callback), Some(fate)) = (callback, fate) {
             run_here(callback, fate.as_ref());
+        }
+    }
+}
+
+/// Nobody waits for ever: neither for a producer that is gone, nor where a callback that panicked
+/// kept the next records from being decided.
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.result.is_done() {
+            self.fail_here(DeliveryCause::Closed, Persisted::No);
         }
     }
 }
@@ -342,9 +383,7 @@ impl Producer for MockProducer {
 
     fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>, Error> {
         validate_topic(topic)?;
-        if let Some(error) = &self.shared.state.lock().partitions {
-            return Err(error.clone());
-        }
+        self.check_metadata()?;
         let name: Arc<str> = topic.into();
         let available = self.shared.made.topics.get(topic).map_or(&[0][..], |t| &t.available);
         let info = |partition| PartitionInfo {
@@ -356,27 +395,35 @@ impl Producer for MockProducer {
     }
 
     fn wait_ready(&self, topics: &[&str], _timeout: Duration) -> Result<(), Error> {
+        self.check_metadata()?;
         topics.iter().try_for_each(|topic| self.partitions_for(topic).map(drop))
     }
 
     /// Delivers all undecided records; with no time at all, fails them instead, as the real one
-    /// does.
+    /// does. A second call tells the same as the first.
     fn close(&self, timeout: Duration) -> CloseReport {
         let mut report = CloseReport::default();
         if let Err(refused) = crate::completion::refuse_in_callback("close") {
             report.refused = Some(refused);
             return report;
         }
-        self.shared.state.lock().closed = true;
+        {
+            let mut state = self.shared.state.lock();
+            state.closed = true;
+            if let Some(report) = &state.report {
+                return report.clone();
+            }
+        }
         for pending in self.take_all() {
             if timeout.is_zero() {
                 report.aborted_records += 1;
                 pending.fail(DeliveryCause::Closed, Persisted::No);
             } else {
+                report.delivered += 1;
                 pending.deliver();
             }
         }
-        report
+        self.shared.state.lock().report.get_or_insert(report).clone()
     }
 }
 
