@@ -6,7 +6,7 @@ use super::core::Core;
 use super::owned::OwnedRecord;
 use super::record::Headers;
 use crate::accumulator::inbox::Event;
-use crate::completion::{in_callback, refuse_in_callback};
+use crate::completion::{in_callback, log_now, refuse_in_callback};
 use crate::error::Error;
 use crate::sender::thread::UnsentBatch;
 use crate::sync::Arc;
@@ -41,7 +41,8 @@ pub struct CloseReport {
 }
 
 impl CloseReport {
-    /// Whether everything that was accepted was decided by the brokers, and every callback ran.
+    /// Whether nothing was given up: all that was accepted was delivered, or failed for a reason of
+    /// its own ([`failed`](Self::failed)), and every callback ran.
     pub fn is_clean(&self) -> bool {
         self.aborted_records == 0
             && self.callbacks_left == 0
@@ -138,16 +139,45 @@ impl Core {
             return self.begin_close(self.close_on_drop_timeout, false);
         }
         let report = self.close(self.close_on_drop_timeout, false);
-        if report.is_clean() {
-            log::debug!("producer dropped, everything was delivered");
-        } else {
-            log::warn!(
-                "producer dropped: {} records were given up and {} callbacks did not finish \
-                 within {} ms",
-                report.aborted_records,
-                report.callbacks_left,
-                self.close_on_drop_timeout.as_millis()
-            );
+        let (level, text) = last_line(&report, self.close_on_drop_timeout);
+        log_now(level, &text);
+    }
+}
+
+/// What is logged of a producer that nobody has closed.
+fn last_line(report: &CloseReport, timeout: Duration) -> (log::Level, String) {
+    if report.is_clean() && report.failed == 0 {
+        return (log::Level::Debug, "producer dropped, all that was left was delivered".to_owned());
+    }
+    let text = format!(
+        "producer dropped: {} records failed, {} were given up and {} callbacks did not finish \
+         within {} ms",
+        report.failed,
+        report.aborted_records,
+        report.callbacks_left,
+        timeout.as_millis()
+    );
+    (log::Level::Warn, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_that_lost_records_is_told_as_such() {
+        let line = |report: CloseReport| last_line(&report, Duration::from_secs(2));
+        let (level, text) = line(CloseReport { delivered: 7, ..CloseReport::default() });
+        assert_eq!(level, log::Level::Debug, "{text}");
+        let lossy = [
+            CloseReport { failed: 12, ..CloseReport::default() },
+            CloseReport { aborted_records: 12, ..CloseReport::default() },
+            CloseReport { callbacks_left: 12, ..CloseReport::default() },
+        ];
+        for report in lossy {
+            let (level, text) = line(report);
+            assert_eq!(level, log::Level::Warn, "{text}");
+            assert!(text.contains("12 ") && text.contains("2000 ms"), "{text}");
         }
     }
 }
