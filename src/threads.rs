@@ -31,6 +31,12 @@ impl Process {
         Self(std::process::id())
     }
 
+    /// One that this is not.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn another() -> Self {
+        Self(std::process::id().wrapping_add(1))
+    }
+
     pub(crate) fn id(self) -> u32 {
         self.0
     }

@@ -396,6 +396,8 @@ impl Core {
         patience: &mut Patience,
     ) -> Result<Arc<TopicMetadata>, Error> {
         validate_topic(name)?;
+        // Before any lock: in a forked child its holder may not be there.
+        self.process.check()?;
         let wake = || self.accumulator.inbox.push(Event::MetadataWanted);
         match self.metadata.try_topic(name, partition) {
             Ok(topic) => return Ok(topic),
