@@ -423,14 +423,8 @@ impl fmt::Display for DeliveryCause {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Delivery(e) => Some(&**e),
-            _ => None,
-        }
-    }
-}
+/// Each tells the whole of it by itself: a source would have chains of errors say it twice.
+impl std::error::Error for Error {}
 
 impl std::error::Error for DeliveryError {}
 
@@ -443,5 +437,22 @@ mod tests {
         fn crosses<T: Clone + Send + Sync + 'static>() {}
         crosses::<Error>();
         assert!(size_of::<Error>() <= 64, "{} bytes", size_of::<Error>());
+    }
+
+    #[test]
+    fn a_chain_of_errors_says_nothing_twice() {
+        let failure = DeliveryError {
+            topic_partition: TopicPartition { topic: "t".into(), partition: 0 },
+            cause: DeliveryCause::Timeout,
+            last: Some(DeliveryCause::Disconnected),
+            attempts: 1,
+            broker: None,
+            elapsed: Duration::ZERO,
+            spent: TimeSpent::default(),
+            persisted: Persisted::Unknown,
+        };
+        let error = Error::Delivery(Arc::new(failure.clone()));
+        assert_eq!(error.to_string(), failure.to_string());
+        assert!(std::error::Error::source(&error).is_none());
     }
 }

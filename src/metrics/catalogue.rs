@@ -33,7 +33,8 @@ pub struct Metric<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// It only grows while the producer lives.
+    /// It only grows. A topic's begins anew once the metadata has forgotten the topic, a broker's
+    /// once the broker has left the cluster.
     Counter,
     /// It goes up and down.
     Gauge,

@@ -6,7 +6,8 @@
 pub struct Meter {
     /// A second, over the window that `metrics.num.samples` and `metrics.sample.window.ms` span.
     pub rate: f64,
-    /// Since the producer was started.
+    /// Since the producer was started; of a topic or a broker, since it was last met for the first
+    /// time.
     pub total: u64,
 }
 

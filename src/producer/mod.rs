@@ -125,8 +125,10 @@ impl KafkaProducer {
     /// # Errors
     /// An error means that the record was not accepted: [`Error::InvalidTopic`],
     /// [`Error::InvalidRecord`], [`Error::RecordTooLarge`], [`Error::Authorization`],
-    /// [`Error::MetadataTimeout`], [`Error::BufferExhausted`], [`Error::Closed`],
-    /// [`Error::Forked`], [`Error::Fatal`]. What fails later is the handle's to tell.
+    /// [`Error::MetadataTimeout`], [`Error::UnsupportedVersion`], [`Error::BufferExhausted`],
+    /// [`Error::BufferShareExhausted`], [`Error::Closed`], [`Error::Forked`], [`Error::Fatal`]; with
+    /// interceptors [`Error::CallbackBacklogFull`] too; inside a callback on the sender's own
+    /// thread, where it would wait, [`Error::InCallback`]. What fails later is the handle's to tell.
     pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
         let core = &self.handle.core;
         core.send(record.topic(), record.without_topic(), &mut core.patience())
@@ -299,7 +301,8 @@ impl KafkaProducer {
     /// What the producer did and does, in numbers: rates, latencies, backlogs, by broker and by
     /// topic. Waits for nobody, and works after `close` too.
     ///
-    /// It looks through all partitions' queues: ask every few seconds, not for each record.
+    /// It looks through all partitions' queues: ask every few seconds, not for each record. In a
+    /// forked child it is empty.
     pub fn metrics(&self) -> Metrics {
         self.handle.core.metrics()
     }
