@@ -7,8 +7,8 @@ use crate::metrics::{Gauges, Metrics};
 use crate::sync::Arc;
 
 impl Core {
-    /// All metrics as of now. Takes each queue's lock in turn, as one append does. Empty in a forked
-    /// child, where locks may be held by threads that are not there.
+    /// All metrics as of now. Takes each queue's lock in turn, as one append does. Empty in a
+    /// forked child, where locks may be held by threads that are not there.
     pub(super) fn metrics(&self) -> Metrics {
         if self.process.check().is_err() {
             return Metrics::default();

@@ -126,9 +126,10 @@ impl KafkaProducer {
     /// An error means that the record was not accepted: [`Error::InvalidTopic`],
     /// [`Error::InvalidRecord`], [`Error::RecordTooLarge`], [`Error::Authorization`],
     /// [`Error::MetadataTimeout`], [`Error::UnsupportedVersion`], [`Error::BufferExhausted`],
-    /// [`Error::BufferShareExhausted`], [`Error::Closed`], [`Error::Forked`], [`Error::Fatal`]; with
-    /// interceptors [`Error::CallbackBacklogFull`] too; inside a callback on the sender's own
-    /// thread, where it would wait, [`Error::InCallback`]. What fails later is the handle's to tell.
+    /// [`Error::BufferShareExhausted`], [`Error::Closed`], [`Error::Forked`], [`Error::Fatal`];
+    /// with interceptors [`Error::CallbackBacklogFull`] too; inside a callback on the sender's own
+    /// thread, where it would wait, [`Error::InCallback`]. What fails later is the handle's to
+    /// tell.
     pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
         let core = &self.handle.core;
         core.send(record.topic(), record.without_topic(), &mut core.patience())
