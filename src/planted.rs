@@ -25,6 +25,8 @@ pub(crate) enum Defect {
     BumpInFlight,
     /// A thread that has waited for memory in vain keeps its place, and what comes there.
     PoolTimeoutStays,
+    /// What comes back is given to whoever waits for memory, and not to who waits for its share.
+    ShareNotServed,
     /// A response is taken for that to another request.
     ResponseOfAnother,
     /// Metadata that is older than what is known is believed.
@@ -60,7 +62,7 @@ pub(crate) const fn is_planted(_: Defect) -> bool {
 
 #[cfg(all(test, not(loom)))]
 impl Defect {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::FreedInFlight,
         Self::RetryBehindLater,
         Self::FailedAndAcknowledged,
@@ -70,6 +72,7 @@ impl Defect {
         Self::SplitSharesSequence,
         Self::BumpInFlight,
         Self::PoolTimeoutStays,
+        Self::ShareNotServed,
         Self::ResponseOfAnother,
         Self::OldMetadata,
         Self::DeadlineSkipsBackoff,
