@@ -132,6 +132,15 @@ impl BufferPool {
         self.is_wanted.load(Ordering::Acquire)
     }
 
+    /// Whether a thread waits for memory such as this partition's.
+    pub(crate) fn is_wanted_of(&self, id: PartitionId) -> bool {
+        if !self.is_wanted() {
+            return false;
+        }
+        let state = self.state.lock();
+        self.has_waiters() || (!state.waiters.is_empty() && state.shares.used_up(id).is_some())
+    }
+
     /// What the threads lack that wait now, and those that were refused since the last call.
     pub(crate) fn take_wanted(&self) -> Wanted {
         let mut state = self.state.lock();

@@ -139,7 +139,7 @@ impl RecordAccumulator {
         let now = self.clock.now();
         topic.touch(now);
         let mut search = Search { now, is_sticky: append.sticky, passed: Vec::new() };
-        let mut memory = None;
+        let (mut memory, mut takes_memory) = (None, false);
         let result = loop {
             let queue = topic.queue(partition);
             match queue.append(append, callback, &mut memory, &self.clock) {
@@ -156,10 +156,16 @@ impl RecordAccumulator {
                         Ok(found) => (partition, memory) = found,
                         Err(error) => break Err(error),
                     }
+                    takes_memory |= memory.is_some();
                 }
             }
         };
-        self.give_back(topic.queue(partition), &mut memory);
+        let queue = topic.queue(partition);
+        self.give_back(queue, &mut memory);
+        // Somebody waits for what lingers from here on, and the sender may sleep, as it knew that.
+        if takes_memory && self.pool.is_wanted_of(queue.id) {
+            self.inbox.push(Event::MemoryWanted);
+        }
         result
     }
 
@@ -228,7 +234,7 @@ impl RecordAccumulator {
                         return Err(Error::InCallback { call: "send" });
                     }
                     Some((begun, deadline)) => {
-                        let outcome = self.wait(search, deadline);
+                        let outcome = self.wait(topic, search, deadline);
                         (outcome, self.clock.now().since(begun))
                     }
                     None => {
@@ -257,7 +263,12 @@ impl RecordAccumulator {
     }
 
     /// Waits in the pool's queue, for memory of any partition that was tried; of which it is.
-    fn wait(&self, search: &Search, deadline: MonoTime) -> Result<(u32, Vec<u8>), PoolError> {
+    fn wait(
+        &self,
+        topic: &Topic,
+        search: &Search,
+        deadline: MonoTime,
+    ) -> Result<(u32, Vec<u8>), PoolError> {
         // The last one first: a failure tells of its share.
         let wants = search.passed.iter().rev().map(|(_, want)| *want).collect();
         let place = self.pool.queue_up(wants)?;
@@ -269,6 +280,11 @@ impl RecordAccumulator {
         let exhausted = matches!(outcome, Err(PoolError::Exhausted(_)));
         self.sensors.with(|s| s.on_buffer_wait(now.since(begun), exhausted, now));
         let (place, memory) = outcome?;
-        Ok((search.passed[search.passed.len() - 1 - place].0, memory))
+        let (partition, _) = search.passed[search.passed.len() - 1 - place];
+        if search.passed.len() > 1 {
+            // After the wait the record is not to be sent on from there, as if its turn were over.
+            topic.queue(partition).end_turn();
+        }
+        Ok((partition, memory))
     }
 }

@@ -124,6 +124,38 @@ fn a_batch_that_lingers_after_the_thread_has_begun_to_wait_goes_out_too() {
     assert!(s.is_served(&place));
 }
 
+/// Two wait for a share. The first one starts a batch that would linger, and by now the sender
+/// sleeps.
+#[test]
+fn whoever_starts_a_batch_wakes_the_sender_for_those_who_still_wait() {
+    let mut s = sharing(500, usize::MAX);
+    let id = s.accumulator.topics.find_or_add("t").queue(0).id;
+    let Ok(Allocation::Granted(memory)) = s.accumulator.pool.begin(id, 512, s.now()) else {
+        panic!("refused")
+    };
+    let accumulator = Arc::clone(&s.accumulator);
+    let first = std::thread::spawn(move || {
+        let topic = accumulator.topics.find_or_add("t");
+        let data = RecordData { key: None, value: Some(b"first"), headers: &[], timestamp: 0 };
+        let mut append = Append { data, own_timestamp: true, sticky: false };
+        let mut patience = Patience::For(3600 * SECOND);
+        accumulator.append(&topic, 0, &mut append, &mut None, &mut patience).map(drop)
+    });
+    while s.accumulator.pool.waiting_threads() == 0 {
+        std::thread::yield_now();
+    }
+    let place = s.wants(0);
+    s.settle();
+    let rung = s.rung.load(Ordering::Relaxed);
+    s.accumulator.pool.release(id, memory);
+    first.join().unwrap().unwrap();
+    assert!(s.rung.load(Ordering::Relaxed) > rung, "it would sleep for the whole linger");
+    let sent = s.sent_one();
+    assert_eq!(sent.partitions(), [0]);
+    s.answer(&sent, OK, 0);
+    assert!(s.is_served(&place));
+}
+
 /// A line is what begins a connection.
 #[test]
 fn who_waits_for_a_broker_that_is_not_connected_has_it_connected_to() {
