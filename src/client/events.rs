@@ -12,7 +12,7 @@ use super::connections::{ConnectionState, Node, Racer};
 use super::network_client::{End, NetworkClient, tag_of};
 use super::request::{request_frame, split_response};
 use super::resolver::{Resolved, Resolver};
-use super::{ClientEvent, KafkaClient, RequestFailure, ResponseBody};
+use super::{ClientEvent, KafkaClient, RequestFailure, ResponseBody, Stage};
 use crate::network::{Completions, ConnectionId, DisconnectCause, Disconnection, Net};
 use crate::protocol::{ApiKey, VersionRange};
 use crate::time::MonoTime;
@@ -105,8 +105,8 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         };
         let reason = format!("{}: {failures}", state.name());
         state.on_disconnected(&self.config, &mut self.random, now);
-        let (while_connecting, unused) = (true, false);
-        self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
+        let stage = Stage::Connecting;
+        self.events.push(ClientEvent::Disconnected { node, stage, reason });
         self.retire(node);
     }
 
@@ -133,15 +133,14 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     }
 
     /// A connection that was ready is gone, and its requests have been ended.
-    fn on_lost(&mut self, node: NodeId, why: &str, unused: bool, end: End, now: MonoTime) {
+    fn on_lost(&mut self, node: NodeId, why: &str, stage: Stage, end: End, now: MonoTime) {
         let Some(state) = self.nodes.get_mut(&node) else { return };
         let reason = format!("{}: {why}", state.name());
         match end {
             End::Stale => state.on_idle(),
             _ => state.on_disconnected(&self.config, &mut self.random, now),
         }
-        let while_connecting = false;
-        self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
+        self.events.push(ClientEvent::Disconnected { node, stage, reason });
         self.retire(node);
     }
 
@@ -181,7 +180,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         match state.state() {
             ConnectionState::Ready { .. } => {
                 self.cut(node, end);
-                self.on_lost(node, why, false, end, now);
+                self.on_lost(node, why, Stage::InUse, end, now);
             }
             ConnectionState::Negotiating { id, .. } => {
                 self.cut(node, end);
@@ -203,7 +202,10 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             DisconnectCause::Closed { mid_frame: false } | DisconnectCause::Failed(_)
         );
         let end = if is_silent && state.was_stale(now) { End::Stale } else { End::Lost };
-        let unused = matches!(end, End::Stale) && !was_asked;
+        let stage = match end {
+            End::Stale if !was_asked => Stage::Idle,
+            _ => Stage::InUse,
+        };
         self.fail_in_flight(node, unsent, end);
         let why = cause.to_string();
         #[cfg(all(test, not(loom)))]
@@ -220,9 +222,9 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             (ConnectionState::Ready { .. }, DisconnectCause::Closed { mid_frame: false })
                 if was_asked && !has_served =>
             {
-                self.on_lost(node, &(why + CLOSED_ON_FIRST_REQUEST), unused, end, now);
+                self.on_lost(node, &(why + CLOSED_ON_FIRST_REQUEST), stage, end, now);
             }
-            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, unused, end, now),
+            (ConnectionState::Ready { .. }, _) => self.on_lost(node, &why, stage, end, now),
             (ConnectionState::Negotiating { .. }, DisconnectCause::Closed { .. }) => {
                 let why = why + " when asked for its API versions" + &without_api_versions();
                 self.on_address_failed(node, id, &why, now);

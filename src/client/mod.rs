@@ -113,16 +113,24 @@ pub(crate) enum ClientEvent {
     /// or because the node left the set. Comes after the outcomes of the connection's requests.
     Disconnected {
         node: NodeId,
-        /// It had not become ready: nothing of the caller's was sent.
-        while_connecting: bool,
-        /// Nothing was under way on it, nor had been for long: the broker, or something in
-        /// between, cut it as idle.
-        unused: bool,
+        stage: Stage,
         /// What happened to whom, for logs and errors.
         reason: String,
     },
     /// A connection is ready, its API versions known.
     Connected { node: NodeId },
+}
+
+/// How far a connection had come when it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It had not become ready: nothing of the caller's was sent.
+    Connecting,
+    /// It was in use, or had been a moment ago.
+    InUse,
+    /// Nothing was under way on it, nor had been for long: the broker, or something in between,
+    /// cut it for that.
+    Idle,
 }
 
 /// A request's end.

@@ -43,7 +43,7 @@ use std::time::Duration;
 use crate::accumulator::RecordAccumulator;
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::{Event, PartitionId};
-use crate::client::{ClientEvent, KafkaClient};
+use crate::client::{ClientEvent, KafkaClient, Stage};
 use crate::completion::{
     CallbackExecutor, CompletedBatch, EventListener, FlushToken, LogEvent, Outcome,
 };
@@ -304,11 +304,11 @@ impl<C: KafkaClient> Sender<C> {
         for event in events.drain(..) {
             match event {
                 ClientEvent::Response(response) => self.hear_response(response, now),
-                ClientEvent::Disconnected { node, while_connecting: true, reason, .. } => {
+                ClientEvent::Disconnected { node, stage: Stage::Connecting, reason } => {
                     self.hear_unreachable(node, &reason, now);
                 }
-                ClientEvent::Disconnected { node, unused, reason, .. } => {
-                    self.hear_disconnect(node, unused, &reason, now);
+                ClientEvent::Disconnected { node, stage, reason } => {
+                    self.hear_disconnect(node, stage, &reason, now);
                 }
                 ClientEvent::Connected { node } => self.hear_connected(node),
             }

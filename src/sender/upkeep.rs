@@ -9,7 +9,7 @@ use super::reach::Subject;
 use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::topic_map::Topic;
 use crate::client::{
-    ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, VersionError,
+    ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, Stage, VersionError,
 };
 use crate::error::DeliveryCause;
 use crate::metadata::{Cluster, Update};
@@ -378,16 +378,17 @@ impl<C: KafkaClient> Sender<C> {
     pub(super) fn hear_disconnect(
         &mut self,
         node: NodeId,
-        unused: bool,
+        stage: Stage,
         reason: &str,
         now: MonoTime,
     ) {
-        if !unused {
+        let is_idle = stage == Stage::Idle;
+        if !is_idle {
             self.metadata.cell().set_trouble(reason);
             self.suspect_leader(node);
         }
         // Brokers and load balancers cut what is not used: nothing that anybody need care for.
-        let level = if unused { log::Level::Debug } else { log::Level::Info };
+        let level = if is_idle { log::Level::Debug } else { log::Level::Info };
         let what = (Subject::Connection, node);
         self.log_failure(level, what, || format!("disconnected: {reason}"), now);
     }

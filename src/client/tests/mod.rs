@@ -256,7 +256,9 @@ fn encode(response: &ApiVersionsResponse, version: i16, correlation_id: i32) -> 
 fn told(events: &[ClientEvent]) -> Vec<String> {
     let tell = |event: &ClientEvent| match event {
         ClientEvent::Connected { node } => format!("connected {node}"),
-        ClientEvent::Disconnected { node, while_connecting: true, .. } => format!("failed {node}"),
+        ClientEvent::Disconnected { node, stage: Stage::Connecting, .. } => {
+            format!("failed {node}")
+        }
         ClientEvent::Disconnected { node, .. } => format!("lost {node}"),
         ClientEvent::Response(r) => {
             let outcome = match &r.outcome {
@@ -274,6 +276,13 @@ fn told(events: &[ClientEvent]) -> Vec<String> {
 fn reason(events: &[ClientEvent]) -> &str {
     match events.last() {
         Some(ClientEvent::Disconnected { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn stage(events: &[ClientEvent]) -> Stage {
+    match events.last() {
+        Some(ClientEvent::Disconnected { stage, .. }) => *stage,
         other => panic!("{other:?}"),
     }
 }

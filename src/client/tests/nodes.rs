@@ -212,9 +212,7 @@ fn a_connection_that_was_cut_for_want_of_use_is_made_again_at_once() {
         let expected = if unused { &["lost 0"][..] } else { &["0: Stale", "lost 0"] };
         let events = b.poll();
         assert_eq!(told(&events), expected);
-        let is_unused =
-            |e: &ClientEvent| matches!(e, ClientEvent::Disconnected { unused: true, .. });
-        assert_eq!(events.iter().any(is_unused), unused);
+        assert_eq!(stage(&events), if unused { Stage::Idle } else { Stage::InUse });
         assert_eq!(b.client.ready_delay(NODE, b.now), Duration::ZERO);
         // One that is cut as soon as it stands is another matter.
         let socket = b.connected(NODE);

@@ -180,14 +180,6 @@ fn an_answer_that_nobody_asked_for_ends_the_connection() {
     assert_eq!(told(&b.poll()), ["0: Disconnected", "lost 0"]);
 }
 
-/// Whether the events end with that of a connection that was cut for want of use.
-fn is_unused(events: &[ClientEvent]) -> bool {
-    match events.last() {
-        Some(ClientEvent::Disconnected { unused, .. }) => *unused,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// With acks=0 the end of the connection is all that a broker says of an error.
 #[test]
 fn a_close_behind_requests_without_answers_is_a_loss_like_any_other() {
@@ -206,7 +198,8 @@ fn a_close_behind_requests_without_answers_is_a_loss_like_any_other() {
     b.net.end(socket, Ok(()));
     let events = b.poll();
     assert_eq!(told(&events), ["30: Disconnected, never sent", "lost 0"]);
-    assert!(!is_unused(&events) && !reason(&events).contains("SASL"), "{events:?}");
+    assert_eq!(stage(&events), Stage::InUse);
+    assert!(!reason(&events).contains("SASL"), "{events:?}");
     assert!(b.client.ready_delay(NODE, b.now) >= 40 * MS, "it was in use a moment ago");
 
     b.pass(b.client.ready_delay(NODE, b.now));
@@ -217,7 +210,7 @@ fn a_close_behind_requests_without_answers_is_a_loss_like_any_other() {
     b.net.end(socket, Ok(()));
     let events = b.poll();
     assert_eq!(told(&events), ["31: done", "lost 0"]);
-    assert!(!is_unused(&events), "the request may be lost: {events:?}");
+    assert_eq!(stage(&events), Stage::InUse, "the request may be lost");
 }
 
 #[test]
@@ -239,7 +232,7 @@ fn a_peer_that_talks_nonsense_was_not_cut_for_want_of_use() {
         nonsense(&mut b, socket);
         let events = b.poll();
         assert_eq!(told(&events).last().map(String::as_str), Some("lost 0"));
-        assert!(!is_unused(&events), "{events:?}");
+        assert_eq!(stage(&events), Stage::InUse, "{events:?}");
         assert!(b.client.ready_delay(NODE, b.now) >= 40 * MS, "{events:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! `delivery.timeout.ms`: who is told, when; where the bytes and the sequence are meanwhile.
 
 use super::*;
-use crate::client::ClientEvent;
+use crate::client::{ClientEvent, Stage};
 use crate::error::Persisted;
 use crate::types::NodeId;
 
@@ -18,8 +18,8 @@ fn lose(s: &Scenario, node: i32) {
 
 /// An attempt to connect to `node` fails.
 fn refuse(s: &mut Scenario, node: i32) {
-    let (while_connecting, unused, reason) = (true, false, format!("broker {node}: refused"));
-    let event = ClientEvent::Disconnected { node: NodeId(node), while_connecting, unused, reason };
+    let (stage, reason) = (Stage::Connecting, format!("broker {node}: refused"));
+    let event = ClientEvent::Disconnected { node: NodeId(node), stage, reason };
     s.client.0.borrow_mut().events.push(event);
     s.settle();
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::client::{
     ClientEvent, ClientRequest, ClientResponse, KafkaClient, NodeAddress, RequestFailure,
-    ResponseBody, UnsupportedVersion, VersionError,
+    ResponseBody, Stage, UnsupportedVersion, VersionError,
 };
 use crate::network::{OutFrame, Piece};
 use crate::protocol::{
@@ -224,8 +224,8 @@ impl Wire {
         for tag in tags {
             self.end(tag, Err(RequestFailure::Disconnected), true);
         }
-        let (while_connecting, unused, reason) = (false, false, "cut".to_owned());
-        self.events.push(ClientEvent::Disconnected { node, while_connecting, unused, reason });
+        let (stage, reason) = (Stage::InUse, "cut".to_owned());
+        self.events.push(ClientEvent::Disconnected { node, stage, reason });
     }
 
     fn is_known(&self, node: NodeId) -> bool {

@@ -1,7 +1,7 @@
 //! Metadata, the producer id, and sleep: asked for when needed, woken when it matters.
 
 use super::*;
-use crate::client::{ClientEvent, NodeAddress};
+use crate::client::{ClientEvent, NodeAddress, Stage};
 use crate::types::NodeId;
 
 fn rung(s: &Scenario) -> usize {
@@ -443,8 +443,8 @@ fn a_connection_that_was_cut_as_idle_is_no_reason_to_ask_for_metadata() {
     s.advance(20 * SECOND);
     s.settle();
     let before = s.metadata_requests;
-    let (node, while_connecting, reason) = (NodeId(1), false, "cut".to_owned());
-    let cut = ClientEvent::Disconnected { node, while_connecting, unused: true, reason };
+    let (node, stage, reason) = (NodeId(1), Stage::Idle, "cut".to_owned());
+    let cut = ClientEvent::Disconnected { node, stage, reason };
     s.client.0.borrow_mut().events.push(cut);
     s.settle();
     s.advance(20 * SECOND);
