@@ -16,7 +16,7 @@ use super::{
     ClientConfig, ClientEvent, ClientRequest, ClientResponse, KafkaClient, NodeAddress,
     RequestFailure, ResponseBody, UnsupportedVersion, VersionError,
 };
-use crate::metrics::SharedSensors;
+use crate::metrics::{Sensors, SharedSensors};
 use crate::network::{Completions, ConnectionId, Net, OutFrame, ReturnedFrame, Selector};
 use crate::protocol::ApiKey;
 use crate::random::Random;
@@ -90,27 +90,34 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         Self { sensors, ..self }
     }
 
-    /// Records what the connections have carried. Before a connection's owner is forgotten, so that
-    /// it counts as the owner's.
-    fn record_traffic(&mut self) {
+    /// Records what the connections have carried, and how many there are and requests on them.
+    /// Before a connection's owner is forgotten, so that it counts as the owner's. With what else
+    /// there is to record, in one turn of the sensors' lock.
+    fn record(&mut self, also: impl FnOnce(&mut Sensors)) {
         let now = self.polled_at;
+        let (connections, requests) = self.counts();
+        self.counts = (connections, requests);
         let (traffic, closed) = self.selector.take_traffic();
         self.sensors.with(|sensors| {
+            also(sensors);
             for (id, traffic) in traffic {
                 sensors.on_traffic(self.owners.get(&id).copied(), &traffic, now);
             }
             if closed > 0 {
                 sensors.on_closed(closed, now);
             }
+            sensors.on_turn(connections, requests);
         });
     }
 
-    /// Tells how many connections and requests there are, if that has changed.
-    fn record_counts(&mut self) {
-        let counts = (self.selector.connection_count(), self.in_flight_total);
-        if std::mem::replace(&mut self.counts, counts) != counts {
-            self.sensors.with(|sensors| sensors.on_turn(counts.0, counts.1));
-        }
+    /// Whether the sensors are behind.
+    fn has_news(&self) -> bool {
+        self.selector.has_traffic() || self.counts != self.counts()
+    }
+
+    /// How many connections there are, and requests on them.
+    fn counts(&self) -> (usize, usize) {
+        (self.selector.connection_count(), self.in_flight_total)
     }
 
     #[cfg(test)]
@@ -139,10 +146,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let waited = self.selector.waited();
         let busy = now.since(self.polled_at).saturating_sub(waited);
         self.polled_at = now;
-        self.sensors.with(|sensors| sensors.on_select(waited, busy, now));
-        if self.selector.has_traffic() {
-            self.record_traffic();
-        }
+        self.record(|sensors| sensors.on_select(waited, busy, now));
     }
 
     /// A request has ended.
@@ -207,7 +211,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Closes a node's connection, if there is one, and ends its requests.
     pub(super) fn cut(&mut self, node: NodeId, end: End) {
         let connections = self.nodes.get_mut(&node).map(Node::take_connections);
-        self.record_traffic();
+        self.record(|_| ());
         for id in connections.into_iter().flatten() {
             self.owners.remove(&id);
             let returned = self.selector.close(id);
@@ -404,10 +408,9 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             let due = self.timers_due.since(now);
             Some(timeout.map_or(due, |timeout| timeout.min(due)))
         };
-        if self.selector.has_traffic() && timeout != Some(Duration::ZERO) {
-            // It may be long until the next poll.
-            self.record_traffic();
-            self.record_counts();
+        if timeout != Some(Duration::ZERO) && self.has_news() {
+            // It may be long until the poll is over.
+            self.record(|_| ());
         }
         let mut completions = std::mem::take(&mut self.completions);
         let now = self.selector.poll(timeout, now, &mut completions)?;
@@ -417,7 +420,6 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         self.handle_resolved(now);
         self.handle_timers(now);
         self.invariants();
-        self.record_counts();
         events.append(&mut self.events);
         Ok(now)
     }
@@ -427,8 +429,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             self.cut(id, End::Lost);
         }
         self.nodes.clear();
-        self.record_traffic();
-        self.record_counts();
+        self.record(|_| ());
         debug_assert!(self.owners.is_empty() && self.in_flight_total == 0);
         events.append(&mut self.events);
     }

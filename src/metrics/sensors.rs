@@ -1,8 +1,9 @@
 //! Where what happens is recorded. The sender's thread records what it sends, hears and decides,
 //! and users' threads how long they waited; readers measure.
 //!
-//! One leaf lock is around all of it. It is taken once or twice a turn of the sender, once a batch,
-//! and after a wait of a user's thread: it is free as a rule, and nobody waits long for it.
+//! One leaf lock is around all of it. The client takes it once or twice a turn, the sender once a
+//! request, once an answer, and once a batch that fails or is sent again, a user's thread after a
+//! wait: it is free as a rule, and nobody waits long for it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::figures::{Average, IoTime, Meter, Percentiles};
-use super::sensors::{NodeSensors, Sensors, SpanSensors, TopicSensors, TrafficSensors};
+use super::sensors::{
+    NodeSensors, Sensors, SharedSensors, SpanSensors, TopicSensors, TrafficSensors,
+};
 use super::stats::Window;
 use crate::sync::Arc;
 use crate::time::MonoTime;
@@ -210,35 +212,83 @@ pub(crate) struct Queued {
     pub(crate) oldest: Option<MonoTime>,
 }
 
-impl Sensors {
-    /// All of it, measured at `now`. The name and the start are still to be filled in.
+impl SharedSensors {
+    /// All of it, measured at `now`. The name and the start are still to be filled in. The lock is
+    /// held for what was recorded only.
     pub(crate) fn measure(&self, gauges: &Gauges, now: MonoTime) -> Metrics {
+        let (mut metrics, under_way) = self.with(|sensors| {
+            let under_way = sensors.sending.under_way.iter().map(|(_, oldest)| *oldest).min();
+            (sensors.measure(now), under_way)
+        });
+        metrics.topics = with_queued(metrics.topics, &gauges.queues);
+        metrics.producer = gauges.among(metrics.producer, under_way, now);
+        metrics
+    }
+}
+
+/// The topics with what waits in their queues, by name; also those that have nothing else.
+fn with_queued(
+    recorded: Vec<TopicMetrics>,
+    queues: &BTreeMap<Arc<str>, Queued>,
+) -> Vec<TopicMetrics> {
+    let named = |topic: TopicMetrics| (Arc::clone(&topic.name), topic);
+    let mut topics: BTreeMap<_, _> = recorded.into_iter().map(named).collect();
+    for (name, queued) in queues.iter().filter(|(_, queued)| queued.records > 0) {
+        let topic = topics
+            .entry(Arc::clone(name))
+            .or_insert_with(|| TopicMetrics { name: Arc::clone(name), ..TopicMetrics::default() });
+        (topic.queued_records, topic.queued_bytes) = (queued.records, queued.bytes);
+    }
+    topics.into_values().collect()
+}
+
+impl Gauges {
+    /// The producer's metrics with these. `under_way`: when the oldest record that is under way
+    /// was appended.
+    fn among(
+        &self,
+        recorded: ProducerMetrics,
+        under_way: Option<MonoTime>,
+        now: MonoTime,
+    ) -> ProducerMetrics {
+        let queued = || self.queues.values();
+        let oldest = queued().filter_map(|queue| queue.oldest).chain(under_way).min();
+        ProducerMetrics {
+            queued_records: queued().map(|queue| queue.records).sum(),
+            queued_bytes: queued().map(|queue| queue.bytes).sum(),
+            oldest_record_age: oldest.map(|oldest| now.since(oldest).as_secs_f64() * 1000.0),
+            callbacks_pending: self.callbacks_pending as u64,
+            callback_backlog: self.callback_backlog as u64,
+            callback_panic_total: self.callback_panics,
+            callback_dropped_total: self.callbacks_dropped,
+            buffer_total_bytes: self.buffer_total as u64,
+            buffer_available_bytes: self.buffer_available as u64,
+            waiting_threads: self.waiting_threads as u64,
+            ..recorded
+        }
+    }
+}
+
+impl Sensors {
+    /// All that was recorded.
+    fn measure(&self, now: MonoTime) -> Metrics {
         let window = &self.settings.window;
         let node = |(id, sensors): (&NodeId, &NodeSensors)| sensors.measure(*id, window, now);
-        let mut topics: BTreeMap<&Arc<str>, TopicMetrics> = BTreeMap::new();
-        for (name, sensors) in &self.topics {
-            topics.insert(name, sensors.measure(window, now));
-        }
-        for (name, queued) in gauges.queues.iter().filter(|(_, queued)| queued.records > 0) {
-            let topic = topics.entry(name).or_default();
-            (topic.queued_records, topic.queued_bytes) = (queued.records, queued.bytes);
-        }
-        let named =
-            |(name, topic): (&Arc<str>, _)| TopicMetrics { name: Arc::clone(name), ..topic };
+        let topic = |(name, sensors): (&Arc<str>, &TopicSensors)| TopicMetrics {
+            name: Arc::clone(name),
+            ..sensors.measure(window, now)
+        };
         Metrics {
-            producer: self.measure_producer(gauges, now),
+            producer: self.measure_producer(now),
             nodes: self.nodes.iter().map(node).collect(),
-            topics: topics.into_iter().map(named).collect(),
+            topics: self.topics.iter().map(topic).collect(),
             ..Metrics::default()
         }
     }
 
-    fn measure_producer(&self, gauges: &Gauges, now: MonoTime) -> ProducerMetrics {
+    fn measure_producer(&self, now: MonoTime) -> ProducerMetrics {
         let (sending, calls) = (&self.sending, &self.calls);
         let window = &self.settings.window;
-        let queued = || gauges.queues.values();
-        let under_way = sending.under_way.iter().map(|(_, oldest)| *oldest);
-        let oldest = queued().filter_map(|queue| queue.oldest).chain(under_way).min();
         let wait = calls.buffer_wait.measure(window, now);
         ProducerMetrics {
             record_send: sending.record_send.measure(window, now),
@@ -258,17 +308,7 @@ impl Sensors {
             queue_time_percentiles: sending.queued.measure(window, now),
             in_flight_time_percentiles: sending.in_flight.measure(window, now),
             delivery_time_percentiles: sending.delivery.measure(window, now),
-            queued_records: queued().map(|queue| queue.records).sum(),
-            queued_bytes: queued().map(|queue| queue.bytes).sum(),
-            oldest_record_age: oldest.map(|oldest| now.since(oldest).as_secs_f64() * 1000.0),
             metadata_age: sending.metadata_updated.map(|at| now.since(at).as_secs_f64()),
-            callbacks_pending: gauges.callbacks_pending as u64,
-            callback_backlog: gauges.callback_backlog as u64,
-            callback_panic_total: gauges.callback_panics,
-            callback_dropped_total: gauges.callbacks_dropped,
-            buffer_total_bytes: gauges.buffer_total as u64,
-            buffer_available_bytes: gauges.buffer_available as u64,
-            waiting_threads: gauges.waiting_threads as u64,
             bufferpool_wait_ratio: wait.rate * NANO,
             bufferpool_wait_time_ns_total: wait.total,
             buffer_exhausted: calls.buffer_exhausted.measure(window, now),

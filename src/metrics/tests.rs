@@ -72,7 +72,7 @@ fn snapshot() -> Metrics {
         callback_panics: 181,
         callbacks_dropped: 191,
     };
-    let mut metrics = sensors.with(|s| s.measure(&gauges, at(10_500)));
+    let mut metrics = sensors.measure(&gauges, at(10_500));
     metrics.client_id = "c".into();
     metrics
 }
@@ -239,8 +239,8 @@ fn percentiles_of_a_broker_are_recorded_from_debug_on() {
         sensors.with(|s| {
             s.on_connected(NodeId(1), MonoTime::ZERO);
             s.on_request_end(1, NodeId(1), Some(Duration::from_millis(5)), 1, MonoTime::ZERO);
-            s.measure(&Gauges::default(), MonoTime::ZERO).nodes[0].clone()
-        })
+        });
+        sensors.measure(&Gauges::default(), MonoTime::ZERO).nodes[0].clone()
     };
     assert_eq!(measure(false).request_latency_percentiles, Percentiles::default());
     let detailed = measure(true).request_latency_percentiles;

@@ -25,7 +25,7 @@ impl Core {
             callbacks_dropped: executor.dropped(),
         };
         let now = self.clock.now();
-        let mut metrics = self.accumulator.sensors.with(|sensors| sensors.measure(&gauges, now));
+        let mut metrics = self.accumulator.sensors.measure(&gauges, now);
         metrics.client_id = Arc::clone(&self.client_id);
         metrics.start_time_ms = self.start_time_ms;
         metrics

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Sender;
 use super::in_flight::Part;
-use super::verdict::{Facts, Verdict, verdict};
+use super::verdict::{Facts, Verdict, delivers, verdict};
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
 use crate::client::{ClientResponse, KafkaClient, RequestFailure, ResponseBody};
@@ -46,17 +46,21 @@ impl<C: KafkaClient> Sender<C> {
             response;
         self.unload(&mut parts, &mut frame.segments);
         let stale = outcome == Err(RequestFailure::Stale);
-        let response = read(outcome, version);
-        let latency = matches!(response, Ok(Some(_))).then(|| now.since(created_at));
-        self.record_end(tag, node, &parts, latency, now);
-        match response {
+        let request = (tag, node);
+        match read(outcome, version) {
             Ok(Some(response)) => {
-                let api = (ApiKey::Produce, version);
-                self.heed_throttle(node, api, response.throttle_time_ms, now);
-                self.take_leader_hints(&parts, &response, now);
                 let mut order = Matcher::new(&response);
+                let answered = Some((now.since(created_at), response.throttle_time_ms));
+                let mut delivered = |part: &Part| {
+                    let answer = order.find(self.part_key(part));
+                    answer.is_some_and(|answer| delivers(answer.error_code, part.stamp.is_some()))
+                };
+                self.record_end(request, answered, &parts, &mut delivered, now);
+                self.pause(node, (ApiKey::Produce, version), response.throttle_time_ms, now);
+                self.take_leader_hints(&parts, &response, now);
+                order.next = 0;
                 for part in parts.drain(..) {
-                    match order.find(&self.part_key(&part)) {
+                    match order.find(self.part_key(&part)) {
                         Some(answer) => {
                             self.settle(tag, part, &Answer::Partition(answer), now);
                         }
@@ -70,11 +74,13 @@ impl<C: KafkaClient> Sender<C> {
                 }
             }
             Ok(None) => {
+                self.record_end(request, None, &parts, &mut |_| true, now);
                 for part in parts.drain(..) {
                     self.settle(tag, part, &Answer::Written, now);
                 }
             }
             Err(cause) => {
+                self.record_end(request, None, &parts, &mut |_| false, now);
                 if matches!(cause, DeliveryCause::BadResponse(_)) {
                     // What follows on this connection can't be trusted either.
                     self.client.disconnect(node, now);
@@ -88,18 +94,30 @@ impl<C: KafkaClient> Sender<C> {
         self.scratch.recycle(frame, parts);
     }
 
+    /// Records the end of a request and of what it delivered, in one turn of the lock, before
+    /// anybody is told. `answered`: after how long, and with which pause.
     fn record_end(
         &self,
-        tag: u64,
-        node: NodeId,
+        (tag, node): (u64, NodeId),
+        answered: Option<(Duration, i32)>,
         parts: &[Part],
-        latency: Option<Duration>,
+        is_delivered: &mut dyn FnMut(&Part) -> bool,
         now: MonoTime,
     ) {
-        let batches = parts.iter().filter_map(|part| part.batch.as_ref());
-        let records = batches.map(|batch| batch.record_count()).sum();
-        let sensors = &self.accumulator.sensors;
-        sensors.with(|sensors| sensors.on_request_end(tag, node, latency, records, now));
+        let batches = || parts.iter().filter_map(|part| Some((part, part.batch.as_ref()?)));
+        let records = batches().map(|(_, batch)| batch.record_count()).sum();
+        self.accumulator.sensors.with(|sensors| {
+            let latency = answered.map(|(latency, _)| latency);
+            sensors.on_request_end(tag, node, latency, records, now);
+            if let Some((_, throttle_ms)) = answered {
+                sensors.on_throttle(node, throttle_ms, now);
+            }
+            for (part, batch) in batches() {
+                if is_delivered(part) {
+                    sensors.on_delivered(batch.record_count(), now.since(batch.created), now);
+                }
+            }
+        });
     }
 
     /// Gives each batch its bytes back; those of expired ones go to the pool.
@@ -115,9 +133,9 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    fn part_key(&self, part: &Part) -> (Arc<str>, Uuid, i32) {
+    fn part_key(&self, part: &Part) -> (&Arc<str>, Uuid, i32) {
         let queue = &self.index.partition(part.id).queue;
-        (Arc::clone(&queue.topic), part.topic_id, queue.partition)
+        (&queue.topic, part.topic_id, queue.partition)
     }
 
     /// Settles one batch, and looks at its partition again.
@@ -130,9 +148,8 @@ impl<C: KafkaClient> Sender<C> {
             None => {
                 if let Some(stamp) = stamp {
                     let sequences = &mut self.index.partition_mut(id).sequences;
-                    let delivered = matches!(answer, Answer::Partition(p)
-                        if matches!(p.error_code,
-                            ErrorCode::NONE | ErrorCode::DUPLICATE_SEQUENCE_NUMBER));
+                    let delivered = matches!(answer, Answer::Partition(response)
+                        if delivers(response.error_code, true));
                     if delivered {
                         sequences.on_delivered(&stamp);
                     } else {
@@ -159,7 +176,6 @@ impl<C: KafkaClient> Sender<C> {
             Answer::Partition(response) => response,
             Answer::Written => {
                 let outcome = Outcome::Delivered { base_offset: -1, log_append_time: None };
-                self.record_delivery(&batch, now);
                 return self.complete(id, batch, outcome);
             }
             Answer::None { cause, sent, stale } => {
@@ -184,13 +200,9 @@ impl<C: KafkaClient> Sender<C> {
         }
         match verdict(&facts) {
             Verdict::Delivered => {
-                self.record_delivery(&batch, now);
                 self.deliver(id, batch, response.base_offset, response.log_append_time_ms);
             }
-            Verdict::Duplicate => {
-                self.record_delivery(&batch, now);
-                self.deliver(id, batch, -1, -1);
-            }
+            Verdict::Duplicate => self.deliver(id, batch, -1, -1),
             Verdict::Retry => self.retry(id, batch, true, now),
             Verdict::RetryAfterBump => {
                 self.tell_loss(id, &batch, code);
@@ -223,11 +235,6 @@ impl<C: KafkaClient> Sender<C> {
     /// The first attempt is not a retry.
     fn retries_left(&self, batch: &ProducerBatch) -> bool {
         batch.tries() <= self.config.retries
-    }
-
-    fn record_delivery(&self, batch: &ProducerBatch, now: MonoTime) {
-        let (records, took) = (batch.record_count(), now.since(batch.created));
-        self.accumulator.sensors.with(|sensors| sensors.on_delivered(records, took, now));
     }
 
     fn deliver(&mut self, id: PartitionId, batch: Box<ProducerBatch>, base_offset: i64, time: i64) {
@@ -326,14 +333,13 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     /// The broker asks for a pause (KIP-219), in an answer to whatever request.
-    pub(super) fn heed_throttle(
+    pub(super) fn pause(
         &mut self,
         node: NodeId,
         (api, version): (ApiKey, i16),
         throttle_ms: i32,
         now: MonoTime,
     ) {
-        self.record_throttle(node, throttle_ms, now);
         if is_planted(Defect::ThrottleIgnored) {
             return;
         }
@@ -353,9 +359,10 @@ impl<C: KafkaClient> Sender<C> {
         let mut order = Matcher::new(response);
         for part in parts {
             let key = self.part_key(part);
-            let leader = order.find(&key).and_then(|answer| answer.current_leader);
+            let leader = order.find(key).and_then(|answer| answer.current_leader);
             if let Some(leader) = leader.filter(|leader| leader.leader_id >= 0) {
-                keys.push((key, leader));
+                let (topic, _, partition) = key;
+                keys.push((Arc::clone(topic), partition, leader));
             }
         }
         if keys.is_empty() {
@@ -363,7 +370,7 @@ impl<C: KafkaClient> Sender<C> {
         }
         let changes: Vec<_> = keys
             .iter()
-            .map(|((topic, _, partition), leader)| LeaderChange {
+            .map(|(topic, partition, leader)| LeaderChange {
                 topic,
                 partition: *partition,
                 leader: NodeId(leader.leader_id),
@@ -420,14 +427,16 @@ impl<'a> Matcher<'a> {
         Self { answers, next: 0 }
     }
 
-    fn find(&mut self, key: &(Arc<str>, Uuid, i32)) -> Option<&'a PartitionProduceResponse> {
-        let (name, topic_id, partition) = key;
+    fn find(
+        &mut self,
+        (name, topic_id, partition): (&Arc<str>, Uuid, i32),
+    ) -> Option<&'a PartitionProduceResponse> {
         let matches = |(topic, answer): &(TopicRef<'_>, &PartitionProduceResponse)| {
             let same_topic = match topic {
                 TopicRef::Name(n) => **n == **name,
-                TopicRef::Id(id) => id == topic_id,
+                TopicRef::Id(id) => *id == topic_id,
             };
-            same_topic && answer.index == *partition
+            same_topic && answer.index == partition
         };
         let from = self.next.min(self.answers.len());
         let (before, after) = self.answers.split_at(from);

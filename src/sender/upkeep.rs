@@ -318,8 +318,9 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    pub(super) fn record_throttle(&self, node: NodeId, ms: i32, now: MonoTime) {
+    fn heed_throttle(&mut self, node: NodeId, api: (ApiKey, i16), ms: i32, now: MonoTime) {
         self.accumulator.sensors.with(|sensors| sensors.on_throttle(node, ms, now));
+        self.pause(node, api, ms, now);
     }
 
     fn producer_id_backoff(&mut self, now: MonoTime) {

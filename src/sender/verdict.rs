@@ -44,10 +44,15 @@ pub(super) fn verdict(facts: &Facts) -> Verdict {
     verdict
 }
 
+/// Whether this answer means that the batch is in the log, which depends on nothing else.
+pub(super) fn delivers(code: ErrorCode, stamped: bool) -> bool {
+    code.is_none() || (code == ErrorCode::DUPLICATE_SEQUENCE_NUMBER && stamped)
+}
+
 fn judge(facts: &Facts) -> Verdict {
     match facts.code {
         ErrorCode::NONE => Verdict::Delivered,
-        ErrorCode::DUPLICATE_SEQUENCE_NUMBER if facts.stamped => Verdict::Duplicate,
+        code if delivers(code, facts.stamped) => Verdict::Duplicate,
         code if refuses_sequence(code) && facts.stamped => refused_sequence(facts),
         ErrorCode::MESSAGE_TOO_LARGE if facts.divisible => Verdict::Split,
         code if code.is_retriable() && facts.retries_left => Verdict::Retry,

@@ -10,7 +10,7 @@ impl Scenario {
     fn metrics(&self) -> Metrics {
         let gauges = Gauges { queues: self.accumulator.backlog(), ..Gauges::default() };
         let now = self.now();
-        self.accumulator.sensors.with(|sensors| sensors.measure(&gauges, now))
+        self.accumulator.sensors.measure(&gauges, now)
     }
 
     fn figures(&self) -> ProducerMetrics {
