@@ -280,7 +280,6 @@ fn a_record_that_never_got_away_tells_what_stood_in_the_way() {
     assert_eq!((error.attempts, &error.broker, error.persisted), (0, &None, Persisted::No));
 }
 
-/// RA-23.
 #[test]
 fn a_broker_that_was_out_of_reach_once_is_not_blamed_while_another_answers() {
     let mut s = Scenario::new(|s| s.leaders = vec![(1, 0), (2, 0)]);
@@ -299,6 +298,7 @@ fn a_broker_that_was_out_of_reach_once_is_not_blamed_while_another_answers() {
     assert_eq!(error.last, Some(broker_error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)), "{error}");
 }
 
+/// RA-23.
 #[test]
 fn neither_linger_nor_a_requests_own_time_expires_a_batch() {
     let mut s = Scenario::new(|s| {
