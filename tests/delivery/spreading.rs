@@ -51,7 +51,14 @@ fn a_slow_broker_gets_less_and_the_others_more() {
         let by = if cluster.leader("t", 2).unwrap().0 == broker { ms(100) } else { ms(10) };
         cluster.inject(Fault::produce().broker(broker).always().delay(by));
     }
-    let producer = builder(&cluster).batch_size(1_000).buffer_memory(40_000).build().unwrap();
+    // Each may have all of the memory, so that only its queue keeps records from a partition.
+    let producer = builder(&cluster)
+        .batch_size(1_000)
+        .buffer_memory(40_000)
+        .buffer_memory_partition_share(1.0)
+        .buffer_memory_broker_share(1.0)
+        .build()
+        .unwrap();
     let begun = std::time::Instant::now();
     while begun.elapsed() < ms(2_000) {
         producer.send(ProducerRecord::new("t", &[b'x'; 200])).unwrap();

@@ -91,6 +91,32 @@ fn a_broker_that_takes_nothing_for_too_long_is_not_chosen() {
     assert_eq!(s.load_after_move(), None, "nothing waits for it any more");
 }
 
+/// PART-22: also if it leaves some of it behind.
+#[test]
+fn a_broker_that_takes_one_of_two_batches_is_chosen_again() {
+    let mut s = Scenario::new(|setup| {
+        setup.leaders = vec![(1, 0), (2, 0), (2, 0)];
+        setup.sender.availability_timeout = 100 * MS;
+        (setup.sender.max_request_size, setup.max_in_flight) = (60, 1);
+    });
+    s.reach(2, false);
+    s.append(1, "a");
+    s.append(2, "b");
+    s.settle();
+    s.advance(SECOND);
+    assert_eq!(s.load_after_move(), load(&[(0, 0)], 3));
+    s.reach(2, true);
+    let first = s.sent_one();
+    s.advance(100 * MS);
+    assert_eq!(s.load_after_move(), None, "it has taken some");
+    s.advance(102 * MS);
+    assert_eq!(s.load_after_move(), load(&[(0, 0)], 3), "it takes nothing again");
+    s.answer(&first, OK, 0);
+    s.sent_one();
+    s.advance(2 * MS);
+    assert_eq!(s.load_after_move(), None);
+}
+
 #[test]
 fn without_a_time_out_a_broker_out_of_reach_only_counts_by_its_queues() {
     let mut s = Scenario::new(|setup| setup.leaders = vec![(1, 0), (2, 0)]);

@@ -91,7 +91,7 @@ fn at_the_deadline_the_rest_is_given_up_sent_or_not() {
     run_out(&mut s);
     assert_eq!(s.now(), MonoTime::ZERO + SECOND);
     assert_eq!((closed(&sent), closed(&unsent)), (Persisted::Unknown, Persisted::No));
-    assert_eq!(s.sender.aborted_records(), 2);
+    assert_eq!((s.sender.ended.unknown, s.sender.ended.not_sent), (1, 1));
     assert!(flush.is_over() && s.memory_is_whole());
 }
 

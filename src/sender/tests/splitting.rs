@@ -129,6 +129,7 @@ fn later_batches_in_flight_come_after_the_parts() {
     assert_eq!(s.id_requests, 1);
 }
 
+/// RA-28.
 #[test]
 fn callbacks_and_flushes_go_with_the_parts() {
     let mut s = Scenario::begun(|s| {
@@ -139,7 +140,11 @@ fn callbacks_and_flushes_go_with_the_parts() {
     for value in ["a", "b", "c", "d"] {
         let told_of = Arc::clone(&told_of);
         let callback = move |result: Result<&RecordMetadata, &Error>| {
-            told_of.lock().push((value, result.ok().and_then(|m| m.offset())));
+            let is_named = |error: &Error| {
+                let Error::Delivery(error) = error else { panic!("{error}") };
+                matches!(error.cause, DeliveryCause::Broker { .. })
+            };
+            told_of.lock().push((value, result.map(|m| m.offset()).map_err(is_named)));
         };
         s.append_with(value, Box::new(callback));
     }
@@ -148,13 +153,13 @@ fn callbacks_and_flushes_go_with_the_parts() {
     s.answer(&sent, TOO_LARGE, -1);
     let first = s.sent_one();
     s.answer(&first, OK, 10);
-    assert_eq!(*told_of.lock(), [("a", Some(10)), ("b", Some(11))]);
+    assert_eq!(*told_of.lock(), [("a", Ok(Some(10))), ("b", Ok(Some(11)))]);
     assert!(!flush.is_over());
     let second = s.sent_one();
     let code = ErrorCode::INVALID_RECORD;
     let record_errors = vec![RecordError { batch_index: 1, message: None }];
     s.answer_with(&second, &PartitionProduceResponse { record_errors, ..verdict(code, -1) });
-    assert_eq!(told_of.lock()[2..], [("c", None), ("d", None)]);
+    assert_eq!(told_of.lock()[2..], [("c", Err(false)), ("d", Err(true))]);
     assert!(flush.is_over());
     assert_eq!(s.slots.used(), 0);
 }
