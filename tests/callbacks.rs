@@ -187,7 +187,9 @@ fn a_callback_on_the_senders_thread_is_refused_what_it_would_wait_for() {
             let unknown = inner.send(ProducerRecord::new("unknown", "v"));
             let fill = std::iter::repeat_with(|| inner.send(to(0, &"x".repeat(900))));
             let full = fill.take(10).find_map(Result::err);
-            told.send([waited.err(), unknown.err(), full]).unwrap();
+            let ready = inner.wait_ready(&["unknown"], LONG);
+            let reached = inner.wait_ready(&[], LONG);
+            told.send([waited.err(), unknown.err(), full, ready.err(), reached.err()]).unwrap();
         })
         .unwrap();
     for refused in results.recv_timeout(LONG).unwrap() {

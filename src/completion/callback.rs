@@ -150,6 +150,9 @@ pub(crate) fn refuse_in_callback(call: &'static str) -> Result<(), Error> {
 }
 
 /// For calls that wait for the sender: only a callback on its own thread is in their way.
-pub(super) fn refuse_in_inline_callback(call: &'static str) -> Result<(), Error> {
-    if Context::current() == Context::Inline { Err(Error::InCallback { call }) } else { Ok(()) }
+///
+/// # Errors
+/// [`Error::InCallback`] inside such a callback.
+pub(crate) fn refuse_in_inline_callback(call: &'static str) -> Result<(), Error> {
+    if in_inline_callback() { Err(Error::InCallback { call }) } else { Ok(()) }
 }

@@ -30,7 +30,7 @@ pub(crate) use self::callback::run_here;
 pub(crate) use self::{
     callback::{
         Callback, CompletedBatch, PendingCallback, UserCallback, Watched, in_callback,
-        in_inline_callback, refuse_in_callback,
+        in_inline_callback, refuse_in_callback, refuse_in_inline_callback,
     },
     events::EventListener,
     executor::{CallbackExecutor, CallbacksLeft, ExecutorKind},

@@ -13,7 +13,7 @@ use crate::accumulator::{Patience, RecordAccumulator};
 use crate::client::ResolverThread;
 use crate::completion::{
     BatchResult, Callback, CallbackExecutor, Delivery, FlushWait, PendingCallback, RecordFacts,
-    guarded, in_inline_callback, refuse_in_callback,
+    guarded, refuse_in_callback, refuse_in_inline_callback,
 };
 use crate::error::Error;
 use crate::metadata::{MetadataCell, TopicMetadata, TopicWait};
@@ -433,9 +433,7 @@ impl Core {
             return Ok(None);
         }
         self.process.check()?;
-        if in_inline_callback() {
-            return Err(Error::InCallback { call: "send" });
-        }
+        refuse_in_inline_callback("send")?;
         Ok(patience.begin(&self.clock))
     }
 

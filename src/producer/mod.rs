@@ -59,7 +59,7 @@ pub use self::serializer::{
 pub use self::topic::TopicProducer;
 pub use self::typed::{TypedProducer, TypedRecord};
 use crate::accumulator::Patience;
-use crate::completion::{Callback, Delivery, RecordMetadata};
+use crate::completion::{Callback, Delivery, RecordMetadata, refuse_in_inline_callback};
 use crate::error::Error;
 use crate::metadata::{ReadyWait, TopicWait};
 use crate::metrics::Metrics;
@@ -276,11 +276,15 @@ impl KafkaProducer {
     ///
     /// # Errors
     /// [`Error::MetadataTimeout`] when `timeout` is over: its cause says what is wrong, as a name
-    /// that does not resolve or a connection that is refused. [`Error::InvalidTopic`] and
-    /// [`Error::Authorization`] at once.
+    /// that does not resolve or a connection that is refused. [`Error::InvalidTopic`],
+    /// [`Error::Authorization`] and [`Error::UnsupportedVersion`] as soon as they are known.
+    /// [`Error::Closed`], also if the producer is closed meanwhile; [`Error::Fatal`];
+    /// [`Error::Forked`] in a forked child; [`Error::InCallback`] inside a callback on the sender's
+    /// own thread.
     pub fn wait_ready(&self, topics: &[&str], timeout: Duration) -> Result<(), Error> {
         let core = &self.handle.core;
         core.process.check()?;
+        refuse_in_inline_callback("wait_ready")?;
         let begun = core.clock.now();
         let deadline = begun + timeout;
         if topics.is_empty() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::KafkaProducer;
 use super::core::Core;
 use crate::accumulator::inbox::{Event, PurgeOrder};
-use crate::completion::{FlushWait, in_inline_callback};
+use crate::completion::{FlushWait, refuse_in_inline_callback};
 use crate::error::Error;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -50,9 +50,7 @@ impl KafkaProducer {
 impl Core {
     fn purge(&self, what: Purge<'_>) -> Result<usize, Error> {
         self.process.check()?;
-        if in_inline_callback() {
-            return Err(Error::InCallback { call: "purge" });
-        }
+        refuse_in_inline_callback("purge")?;
         let (topic, partition) = match what {
             Purge::All => (None, None),
             Purge::Topic(topic) => (Some(topic), None),
