@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(asks(), (false, false));
     }
 
-    /// MD-27.
+    /// MD-27, MD-28.
     #[test]
     fn a_refusal_ends_waits_that_began_before_it_and_later_ones_ask_again() {
         for code in [
@@ -349,8 +349,10 @@ mod tests {
         ] {
             let cell = cell();
             let mut wait = wait_for(None);
-            assert!(is_pending(&mut wait, &cell));
+            let mut other = TopicWait::new("u", None, START, START + MAX_BLOCK);
+            assert!(is_pending(&mut wait, &cell) && is_pending(&mut other, &cell));
             answer(&cell, code);
+            assert!(is_pending(&mut other, &cell), "it is another topic's");
             match failure(&mut wait, &cell, START) {
                 Error::Authorization { code: c, .. } => assert_eq!(c, code),
                 Error::InvalidTopic { .. } => {
@@ -358,6 +360,7 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             }
+            cell.take_asked();
             let mut later = wait_for(None);
             assert!(is_pending(&mut later, &cell));
             assert!(!cell.take_asked().topics.is_empty());
