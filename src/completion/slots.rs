@@ -105,6 +105,11 @@ impl Slots {
         self.freed.notify_all();
     }
 
+    /// Whether the producer is closed, or has failed. Costs one load.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// Frees the slot of a callback that begins, or that will never run.
     pub(super) fn release(&self) {
         self.used.fetch_sub(1, Ordering::SeqCst);
@@ -133,7 +138,7 @@ impl SlotWait {
         slots: &'a Slots,
         now: MonoTime,
     ) -> Option<Result<Slot<'a>, Error>> {
-        if slots.closed.load(Ordering::SeqCst) {
+        if slots.is_closed() {
             return Some(Err(Error::Closed));
         }
         if let Some(slot) = slots.try_acquire() {

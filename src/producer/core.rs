@@ -256,7 +256,7 @@ impl Core {
     }
 
     /// Whatever was closed was closed for a reason.
-    fn explain(&self, error: Error) -> Error {
+    pub(super) fn explain(&self, error: Error) -> Error {
         match error {
             Error::Closed => self.metadata.ended().unwrap_or(Error::Closed),
             other => other,

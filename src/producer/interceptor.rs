@@ -368,8 +368,8 @@ impl Core {
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         // Nobody hears of what comes after the end.
-        if let Some(ended) = self.metadata.ended() {
-            return Err(ended);
+        if self.executor.slots().is_closed() {
+            return Err(self.explain(Error::Closed));
         }
         interceptors.on_send(&InterceptedRecord::new(name, record), |record, kept| {
             self.send_seen(record, interceptors.seen(record, kept), callback, patience)
