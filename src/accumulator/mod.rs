@@ -91,6 +91,8 @@ pub(crate) struct AccumulatorConfig {
 /// A record's search for memory.
 struct Search {
     now: MonoTime,
+    /// What it takes to start a batch with the record.
+    least: usize,
     /// It may go to another partition.
     is_sticky: bool,
     /// Where it has been refused, and what it wanted there.
@@ -104,6 +106,21 @@ impl Search {
         let was_tried = |other: u32| self.passed.iter().any(|(tried, _)| *tried == other);
         let may_pass = used_up.is_some() && self.is_sticky && self.passed.len() <= MOST_PASSED;
         if may_pass { topic.pass_sticky(*partition, was_tried) } else { None }
+    }
+
+    /// What the record may wait for: memory of the partition tried last, for choice, or of another
+    /// one that it was tried at, or may yet go to. Whichever share is left as it waits may be used
+    /// up by those before it.
+    fn wants(&self, topic: &Topic) -> Vec<(u32, Want)> {
+        let mut wants: Vec<_> = self.passed.iter().rev().copied().collect();
+        while let Some((last, want)) = wants.last().filter(|_| self.is_sticky) {
+            let was_tried = |other: u32| wants.iter().any(|(tried, _)| *tried == other);
+            let other = topic.other_than(*last, was_tried).filter(|_| wants.len() <= MOST_PASSED);
+            let Some(other) = other else { break };
+            let size = want.size.max(self.least);
+            wants.push((other, Want { id: Some(topic.queue(other).id), size }));
+        }
+        wants
     }
 }
 
@@ -138,7 +155,8 @@ impl RecordAccumulator {
         self.inbox.process.check()?;
         let now = self.clock.now();
         topic.touch(now);
-        let mut search = Search { now, is_sticky: append.sticky, passed: Vec::new() };
+        let least = append.data.size_alone();
+        let mut search = Search { now, least, is_sticky: append.sticky, passed: Vec::new() };
         let (mut memory, mut takes_memory) = (None, false);
         let result = loop {
             let queue = topic.queue(partition);
@@ -269,9 +287,8 @@ impl RecordAccumulator {
         search: &Search,
         deadline: MonoTime,
     ) -> Result<(u32, Vec<u8>), PoolError> {
-        // The last one first: a failure tells of its share.
-        let wants = search.passed.iter().rev().map(|(_, want)| *want).collect();
-        let place = self.pool.queue_up(wants)?;
+        let wants = search.wants(topic);
+        let place = self.pool.queue_up(wants.iter().map(|(_, want)| *want).collect())?;
         // Once more: the sender may have looked before anybody waited.
         self.inbox.push(Event::MemoryWanted);
         let begun = self.clock.now();
@@ -280,8 +297,8 @@ impl RecordAccumulator {
         let exhausted = matches!(outcome, Err(PoolError::Exhausted(_)));
         self.sensors.with(|s| s.on_buffer_wait(now.since(begun), exhausted, now));
         let (place, memory) = outcome?;
-        let (partition, _) = search.passed[search.passed.len() - 1 - place];
-        if search.passed.len() > 1 {
+        let (partition, _) = wants[place];
+        if place > 0 {
             // After the wait the record is not to be sent on from there, as if its turn were over.
             topic.queue(partition).end_turn();
         }

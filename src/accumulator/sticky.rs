@@ -53,9 +53,8 @@ impl Sticky {
         self.replace(previous, choices.choose(previous, self.next_point()))
     }
 
-    /// As [`advance`](Self::advance), to the next one by number that `may_have` the record: each
-    /// has its turn. None if there is none.
-    pub(crate) fn step(
+    /// The next one by number that `may_have` the record, of those that may be chosen at all.
+    pub(crate) fn after(
         &self,
         previous: i32,
         available: &[i32],
@@ -65,12 +64,11 @@ impl Sticky {
         let loaded = load.map(|load| load.partitions());
         let candidates = loaded.as_deref().unwrap_or(available);
         let larger = candidates.iter().filter(|partition| **partition > previous);
-        let next = *larger.chain(candidates).find(|partition| may_have(**partition))?;
-        // Where another thread has moved on to, if that is of use here.
-        Some(self.replace(previous, next)).filter(|now| may_have(*now)).or(Some(next))
+        larger.chain(candidates).copied().find(|partition| may_have(*partition))
     }
 
-    fn replace(&self, previous: i32, next: i32) -> i32 {
+    /// Moves it, unless another thread has done so since `previous` was read; where it is then.
+    pub(crate) fn replace(&self, previous: i32, next: i32) -> i32 {
         let order = Ordering::Relaxed;
         let swapped = self.partition.compare_exchange(previous, next, order, order);
         swapped.map_or_else(|current| current, |_| next)
@@ -217,11 +215,11 @@ mod tests {
         assert_eq!(hits(&sticky, 3, &all, 100)[1], 0);
         let mut at = sticky.current();
         for _ in 0..4 {
-            let next = sticky.step(at, &all, |partition| partition != at);
+            let next = sticky.after(at, &all, |partition| partition != at);
             at = next.expect("there are two");
             assert_ne!(at, 1);
         }
-        assert_eq!(sticky.step(0, &all, |partition| partition == 1), None);
+        assert_eq!(sticky.after(0, &all, |partition| partition == 1), None);
     }
 
     #[test]

@@ -312,6 +312,36 @@ fn a_record_without_a_key_waits_for_no_one_partition() {
     }
 }
 
+/// It has found no memory at all, and its partition's share is used up by who waits before it.
+#[test]
+fn a_record_without_a_key_that_waits_for_memory_does_not_come_to_wait_for_a_share() {
+    let shares = ShareLimits { partition: 400_000, broker: 1_000_000, in_use_for: HOUR };
+    let (accumulator, topic) = accumulator_with(1_000, shares);
+    let sticky = topic.sticky_partition();
+    let other = (sticky + 1) % 4;
+    let take = |partition: u32, size: usize| {
+        let id = topic.queue(partition).id;
+        match accumulator.pool.begin(id, size, MonoTime::ZERO) {
+            Ok(Allocation::Granted(memory)) => (id, memory),
+            _ => panic!("refused"),
+        }
+    };
+    drop(take(other, 1));
+    let held = [take(sticky, 399_000), take(other, 350_000), take((sticky + 2) % 4, 250_000)];
+    let first = [Want { id: Some(topic.queue(sticky).id), size: 2_000 }];
+    let first = accumulator.pool.queue_up(first.to_vec()).unwrap();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send(&accumulator, &topic, None, 900, Patience::For(HOUR)));
+        while accumulator.pool.waiting_threads() < 2 {
+            std::thread::yield_now();
+        }
+        let [_, (id, memory), _] = held;
+        accumulator.pool.release(id, memory);
+        assert!(got(&accumulator.pool, &first).is_some());
+        assert_ne!(sent.join().unwrap().unwrap().partition(), sticky as i32);
+    });
+}
+
 #[test]
 fn a_turn_that_a_used_up_share_has_ended_begins_anew_when_it_comes_again() {
     let shares = ShareLimits { partition: 2_000, broker: 1_000_000, in_use_for: HOUR };

@@ -213,6 +213,16 @@ impl Topic {
     /// Moves on from a partition that has used up its share of the buffer, to one that was not
     /// tried yet. None without adaptive partitioning: then shares of bytes are equal.
     pub(crate) fn pass_sticky(&self, previous: u32, tried: impl Fn(u32) -> bool) -> Option<u32> {
+        let next = self.other_than(previous, &tried)?;
+        // Its turn is over, as by `move_sticky`.
+        self.queue(previous).end_turn();
+        // Where another thread has moved on to, if that is of use here.
+        let now = u32::try_from(self.sticky.replace(previous as i32, next as i32));
+        now.ok().filter(|now| *now < self.partition_count() && !tried(*now)).or(Some(next))
+    }
+
+    /// The partition to be tried after this one: each has its turn.
+    pub(crate) fn other_than(&self, previous: u32, tried: impl Fn(u32) -> bool) -> Option<u32> {
         if !self.registry.placing.adaptive {
             return None;
         }
@@ -220,9 +230,7 @@ impl Topic {
         let may_have = |partition: i32| {
             u32::try_from(partition).is_ok_and(|partition| partition < count && !tried(partition))
         };
-        let next = self.sticky.step(previous as i32, &self.available(), may_have)?;
-        // Its turn is over, as by `move_sticky`.
-        self.queue(previous).end_turn();
+        let next = self.sticky.after(previous as i32, &self.available(), may_have)?;
         u32::try_from(next).ok()
     }
 

@@ -151,6 +151,32 @@ fn a_broker_has_a_share_beside_that_of_its_partitions() {
     producer.close(ms(0));
 }
 
+/// Records without a key don't wait for the one that stands still while the other one has room, or
+/// soon has some.
+#[test]
+fn records_without_a_key_go_on_to_the_leader_that_takes_them() {
+    let cluster = TestCluster::builder().brokers(2).topic("t", 2).start();
+    cluster.inject(Fault::produce().always().delay(ms(5)));
+    let producer = small(&cluster).max_block(ms(5_000)).build().unwrap();
+    for partition in 0..2 {
+        let record = ProducerRecord::new("t", "v").partition(partition);
+        delivered(&producer.send_timeout(record, LONG).unwrap());
+    }
+    cluster.freeze_broker(cluster.leader("t", 0).unwrap().0);
+    // Nearly twice what the buffer holds, by more threads than one, each of which fills batches.
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..120 {
+                    drop(producer.send(ProducerRecord::new("t", &[7; 3_800])).unwrap());
+                }
+            });
+        }
+    });
+    assert!(cluster.records("t", 1).len() > 100);
+    producer.close(ms(0));
+}
+
 #[test]
 fn a_partition_that_is_alone_may_have_all_of_the_buffer() {
     let cluster = TestCluster::builder().brokers(2).topic("t", 1).start();
