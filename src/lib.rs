@@ -243,7 +243,7 @@ pub use crate::producer::{
     Acknowledgement, BooleanSerializer, BoxedCallback, BytesSerializer, Callbacks, CloseReport,
     DoubleSerializer, FloatSerializer, IntegerSerializer, InterceptedRecord, InterceptorError,
     KafkaProducer, ListSerializer, LongSerializer, OwnedRecord, Partial, PartitionInfo, Producer,
-    ProducerInterceptor, Purge, Refused, SerializeError, Serializer, ShortSerializer,
+    ProducerInterceptor, Purge, Refused, RefusedWith, SerializeError, Serializer, ShortSerializer,
     StringSerializer, TopicProducer, TopicRecord, TypedProducer, TypedRecord, UuidSerializer,
     VoidSerializer,
 };

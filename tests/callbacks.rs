@@ -11,7 +11,9 @@ use std::time::Duration;
 use common::{LONG, assert_took, builder, close, delivered, ms, timed};
 use kafka_producer::testing::{Fault, TestCluster};
 use kafka_producer::{
-    CallbackTask, Callbacks, DeliveryCause, Error, Executor, KafkaProducer, ProducerRecord,
+    CallbackTask, Callbacks, DeliveryCause, Error, Executor, InterceptedRecord, InterceptorError,
+    KafkaProducer, Producer, ProducerInterceptor, ProducerRecord, RecordMetadata, StringSerializer,
+    TopicRecord, TypedRecord,
 };
 
 fn to<'a>(partition: i32, value: &'a str) -> ProducerRecord<'a> {
@@ -50,7 +52,7 @@ fn callbacks_of_a_partition_keep_its_order_on_several_threads() {
     for i in 0..EACH {
         for partition in 0..4 {
             let seen = Arc::clone(&seen);
-            let see = move |result: Result<&kafka_producer::RecordMetadata, &Error>| {
+            let see = move |result: Result<&RecordMetadata, &Error>| {
                 let metadata = result.unwrap();
                 assert_eq!(metadata.partition(), partition);
                 // Nobody else is in here: callbacks of a partition run one at a time.
@@ -234,6 +236,99 @@ fn the_backlog_is_bounded_and_a_slot_is_free_as_its_callback_begins() {
     assert_eq!(cluster.count("t"), 6);
 }
 
+/// Nothing of a refused callback is spent, whoever has seen the record before.
+#[test]
+fn a_refused_callback_is_given_back_and_can_be_sent_again() {
+    struct Looks;
+    impl ProducerInterceptor for Looks {
+        type State = ();
+
+        fn on_send(&self, _: &mut InterceptedRecord<'_>) -> Result<(), InterceptorError> {
+            Ok(())
+        }
+    }
+    for intercepted in [false, true] {
+        let cluster = TestCluster::builder().topic("t", 1).start();
+        let builder = builder(&cluster).callback_max_pending(1).max_block(LONG);
+        let builder = if intercepted { builder.interceptor(Looks) } else { builder };
+        let producer = builder.build().unwrap();
+        let (told, results) = mpsc::channel();
+        let tell = Box::new(move |fate: Result<&RecordMetadata, &Error>| {
+            told.send(fate.unwrap().offset()).unwrap();
+        });
+        let (refused, time) = timed(|| producer.try_send_with(to(0, "v"), tell).unwrap_err());
+        assert!(time < LONG / 3, "{time:?}");
+        assert!(matches!(refused.error(), Error::NotReady { .. }), "{refused:?}");
+        producer.wait_ready(&["t"], LONG).unwrap();
+
+        // One callback is stuck, and another one fills the backlog.
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let (began, begins) = mpsc::channel();
+        let wait = move |_: Result<&_, &Error>| {
+            began.send(()).unwrap();
+            let _ = stuck.recv();
+        };
+        producer.send_with(to(0, "stuck"), wait).unwrap();
+        begins.recv_timeout(LONG).unwrap();
+        producer.send_with(to(0, "fills"), |_| ()).unwrap();
+        let (record, tell, _) = refused.into_parts();
+        assert_eq!(record, to(0, "v"));
+        let (refused, time) = timed(|| producer.try_send_with(record, tell).unwrap_err());
+        assert!(time < LONG / 3, "{time:?}");
+        assert!(matches!(refused.error(), Error::CallbackBacklogFull { .. }), "{refused:?}");
+        go_on.send(()).unwrap();
+        producer.flush(LONG).unwrap();
+
+        let (record, tell, _) = refused.into_parts();
+        producer.try_send_with(record, tell).unwrap();
+        assert_eq!(results.recv_timeout(LONG).unwrap(), Some(2));
+        close(&producer);
+    }
+}
+
+#[test]
+fn a_send_with_a_callback_may_have_a_budget_of_its_own() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let producer = builder(&cluster).callback_max_pending(1).max_block(LONG).build().unwrap();
+    let topic = producer.topic("t").unwrap();
+    let typed = producer.typed(StringSerializer, StringSerializer);
+    let (go_on, stuck) = mpsc::channel::<()>();
+    let (began, begins) = mpsc::channel();
+    let wait = move |_: Result<&_, &Error>| {
+        began.send(()).unwrap();
+        let _ = stuck.recv();
+    };
+    producer.send_with_timeout(to(0, "stuck"), wait, LONG).unwrap();
+    begins.recv_timeout(LONG).unwrap();
+    producer.send_with(to(0, "fills"), |_| ()).unwrap();
+    let sends: [&dyn Fn() -> Result<(), Error>; 4] = [
+        &|| producer.send_with_timeout(to(0, "v"), |_| panic!("refused"), ms(300)),
+        &|| topic.send_with_timeout(TopicRecord::new("v"), |_| panic!("refused"), ms(300)),
+        &|| typed.send_with_timeout(TypedRecord::new("t", "v"), |_| panic!("refused"), ms(300)),
+        &|| {
+            let producer: &dyn Producer = &producer;
+            producer.send_with_timeout(to(0, "v"), Box::new(|_| panic!("refused")), ms(300))
+        },
+    ];
+    for send in sends {
+        let (refused, time) = timed(send);
+        assert_took(time, ms(300));
+        assert!(matches!(refused, Err(Error::CallbackBacklogFull { .. })), "{refused:?}");
+    }
+    // The same for handles: a record with its own partition waits for that to exist.
+    let unknown = TopicRecord::new("v").partition(7);
+    let (refused, time) = timed(|| topic.send_timeout(unknown, ms(300)));
+    assert_took(time, ms(300));
+    assert!(matches!(refused, Err(Error::MetadataTimeout { .. })), "{refused:?}");
+    let unknown = TypedRecord::new("t", "v").partition(7);
+    let (refused, time) = timed(|| typed.send_timeout(unknown, ms(300)));
+    assert_took(time, ms(300));
+    assert!(matches!(refused, Err(Error::MetadataTimeout { .. })), "{refused:?}");
+    go_on.send(()).unwrap();
+    close(&producer);
+    assert_eq!(cluster.count("t"), 2);
+}
+
 #[test]
 fn a_send_that_waits_for_the_backlog_goes_on_as_callbacks_begin() {
     let cluster = TestCluster::builder().topic("t", 2).start();
@@ -330,7 +425,9 @@ fn a_pool_that_drops_tasks_or_panics_frees_their_slots_and_is_told_of() {
     assert!((1..100).contains(&called), "{called}");
     assert!(threads.contains("own"));
     delivered(&producer.send(to(0, "after")).unwrap());
-    close(&producer);
+    let report = producer.close(LONG);
+    assert_eq!((report.aborted_records, report.threads_stuck), (0, 0));
+    assert_eq!(report.callbacks_left, 100 - called, "the dropped ones");
     assert_eq!(cluster.count("t"), 101);
 }
 

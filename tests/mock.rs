@@ -8,16 +8,16 @@ use std::time::Duration;
 use common::{LONG, builder};
 use kafka_producer::testing::{MockProducer, TestCluster};
 use kafka_producer::{
-    ClusterView, DeliveryCause, Error, PartitionError, PartitionInfo, PartitionInput, Persisted,
-    Producer, ProducerRecord, RecordMetadata, murmur2_partition,
+    BoxedCallback, ClusterView, DeliveryCause, Error, PartitionError, PartitionInfo,
+    PartitionInput, Persisted, Producer, ProducerRecord, RecordMetadata, murmur2_partition,
 };
 
 type Told = Arc<Mutex<Vec<Result<RecordMetadata, Error>>>>;
 
-fn told() -> (Told, impl Fn() -> kafka_producer::BoxedCallback) {
+fn told() -> (Told, impl Fn() -> BoxedCallback) {
     let told = Told::default();
     let calls = Arc::clone(&told);
-    let make = move || -> kafka_producer::BoxedCallback {
+    let make = move || -> BoxedCallback {
         let calls = Arc::clone(&calls);
         Box::new(move |fate| calls.lock().unwrap().push(fate.cloned().map_err(Error::clone)))
     };
@@ -114,10 +114,18 @@ fn calls_fail_on_demand() {
     let refused = mock.try_send(record.clone()).unwrap_err();
     assert_eq!(refused.record(), &record);
     assert!(matches!(refused.error(), Error::BufferExhausted { .. }));
+    let (told, callback) = told();
+    let refused = mock.try_send_with(record.clone(), callback()).unwrap_err();
+    assert!(matches!(refused.error(), Error::BufferExhausted { .. }));
+    let (_, callback, _) = refused.into_parts();
+    assert!(mock.send_timeout(record.clone(), LONG).is_err());
+    assert!(mock.send_with_timeout(record.clone(), Box::new(|_| ()), LONG).is_err());
     let partial = mock.send_all(std::slice::from_ref(&record)).unwrap_err();
     assert!(partial.accepted.is_empty());
     assert!(mock.history().is_empty(), "a refused record is no history");
     mock.refuse_sends(None);
+    mock.try_send_with(record.clone(), callback).unwrap();
+    assert!(told.lock().unwrap()[0].is_ok(), "the callback is as it was");
     assert_eq!(mock.send_all(&[record.clone(), record]).unwrap().len(), 2);
 
     mock.refuse_flush(Error::FlushTimeout { records: 1, callbacks: 0 });
@@ -196,13 +204,18 @@ struct Shop<P> {
 }
 
 impl<P: Producer> Shop<P> {
-    fn sell(&self, callback: kafka_producer::BoxedCallback) -> Result<i64, Error> {
+    fn sell(&self, callback: BoxedCallback) -> Result<i64, Error> {
         let record = || ProducerRecord::new("orders", "paid").partition(1);
         self.producer.wait_ready(&["orders"], LONG)?;
         assert_eq!(self.producer.partitions_for("orders")?.len(), 2);
         let first = self.producer.send(record())?;
         let second = self.producer.try_send(record())?;
         self.producer.send_with(record(), callback)?;
+        let third = self.producer.send_timeout(record(), LONG)?;
+        let nothing: BoxedCallback = Box::new(|_| ());
+        self.producer.try_send_with(record(), nothing)?;
+        self.producer.send_with_timeout(record(), Box::new(|_| ()), LONG)?;
+        assert_eq!(third.wait()?.offset(), Some(3));
         let rest = self.producer.send_all(&[record(), record()])?;
         self.producer.flush(LONG)?;
         first.wait()?;
@@ -221,9 +234,9 @@ fn the_real_producer_and_the_mock_do_the_same_behind_the_trait() {
     let shared: Arc<dyn Producer> = Arc::new(mock.clone());
     for producer in [&real as &dyn Producer, &shared] {
         let (told, callback) = told();
-        assert_eq!(Shop { producer }.sell(callback()).unwrap(), 4);
+        assert_eq!(Shop { producer }.sell(callback()).unwrap(), 7);
         let told = told.lock().unwrap();
         assert_eq!(told[0].as_ref().unwrap().offset(), Some(2));
     }
-    assert_eq!((cluster.count("orders"), mock.history().len()), (5, 5));
+    assert_eq!((cluster.count("orders"), mock.history().len()), (8, 8));
 }

@@ -126,9 +126,9 @@ impl Drop for Entered {
 
 /// Runs a callback on this thread as an executor's thread would, but for its panics.
 #[cfg(feature = "testing")]
-pub(crate) fn run_here(callback: UserCallback, fate: Result<&RecordMetadata, &Error>) {
+pub(crate) fn run_here(callback: Callback, fate: Result<&RecordMetadata, &Error>) {
     let _inside = Context::Callback.enter();
-    callback(fate);
+    callback.call(fate);
 }
 
 /// Whether this thread runs a callback now, under whichever executor.

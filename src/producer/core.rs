@@ -67,21 +67,22 @@ impl Core {
     ) -> Result<Delivery, Error> {
         match self.accumulator.topics.find(name) {
             Some(topic) => self.send_to(&topic, record, patience),
-            None => self.send_to_new(name, record, None, patience),
+            None => self.send_to_new(name, record, &mut None, patience),
         }
     }
 
-    /// As [`send`](Self::send), with a callback in place of the handle.
+    /// As [`send`](Self::send), with a callback in place of the handle. It is taken if the record
+    /// is in.
     pub(super) fn send_with(
         &self,
         name: &str,
         record: &TopicRecord<'_>,
-        callback: Callback,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<(), Error> {
         match self.accumulator.topics.find(name) {
             Some(topic) => self.send_to_with(&topic, record, callback, patience),
-            None => self.send_to_new(name, record, Some(callback), patience).map(drop),
+            None => self.send_to_new(name, record, callback, patience).map(drop),
         }
     }
 
@@ -95,8 +96,8 @@ impl Core {
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         match self.accumulator.topics.find(name) {
-            Some(topic) => self.send_by_all_means(&topic, record, Some(callback), patience),
-            None => self.send_to_new(name, record, Some(callback), patience),
+            Some(topic) => self.send_by_all_means(&topic, record, &mut Some(callback), patience),
+            None => self.send_to_new(name, record, &mut Some(callback), patience),
         }
     }
 
@@ -105,12 +106,12 @@ impl Core {
         &self,
         name: &str,
         record: &TopicRecord<'_>,
-        mut callback: Option<Callback>,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         let sent = match &self.interceptors {
             Some(chain) => self.send_intercepted(chain, (name, record), callback, patience),
-            None => self.send_to_unknown(name, record, &mut callback, patience),
+            None => self.send_to_unknown(name, record, callback, patience),
         };
         sent.inspect_err(|error| self.count_refusal(error, patience))
     }
@@ -142,7 +143,7 @@ impl Core {
                 let facts = RecordFacts::new(index, timestamp, record.key, record.value);
                 Ok(Delivery::new(result, facts))
             }
-            None => self.send_by_all_means(topic, record, None, patience),
+            None => self.send_by_all_means(topic, record, &mut None, patience),
         }
     }
 
@@ -151,11 +152,10 @@ impl Core {
         &self,
         topic: &Topic,
         record: &TopicRecord<'_>,
-        callback: Callback,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<(), Error> {
-        let mut callback = Some(callback);
-        match self.send_plainly_with(topic, record, &mut callback) {
+        match self.send_plainly_with(topic, record, callback) {
             Some(()) => Ok(()),
             None => self.send_by_all_means(topic, record, callback, patience).map(drop),
         }
@@ -211,12 +211,12 @@ impl Core {
         &self,
         topic: &Topic,
         record: &TopicRecord<'_>,
-        mut callback: Option<Callback>,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         let sent = match &self.interceptors {
             Some(chain) => self.send_intercepted(chain, (&topic.name, record), callback, patience),
-            None => self.send_to_known(topic, record, &mut callback, patience),
+            None => self.send_to_known(topic, record, callback, patience),
         };
         sent.inspect_err(|error| self.count_refusal(error, patience))
     }

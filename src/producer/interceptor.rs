@@ -358,13 +358,14 @@ impl Drop for ToldWhenDropped {
 }
 
 impl Core {
-    /// A send of a producer with interceptors: they come first, and hear of a refusal here.
+    /// A send of a producer with interceptors: they come first, and hear of a refusal here. The
+    /// callback is taken if the record is in.
     #[cold]
     pub(super) fn send_intercepted(
         &self,
         interceptors: &Arc<Interceptors>,
         (name, record): (&str, &TopicRecord<'_>),
-        callback: Option<Callback>,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         // Nobody hears of what comes after the end.
@@ -381,7 +382,7 @@ impl Core {
         &self,
         shown: &InterceptedRecord<'_>,
         seen: Seen,
-        callback: Option<Callback>,
+        callback: &mut Option<Callback>,
         patience: &mut Patience,
     ) -> Result<Delivery, Error> {
         let InterceptedRecord { topic, partition, key, value, headers, timestamp } = shown;
@@ -395,13 +396,18 @@ impl Core {
         let seen = Arc::new(seen);
         let hears = ToldWhenDropped(Arc::clone(&seen));
         let watcher = Box::new(move |fate: Result<&_, &_>| hears.0.tell(fate));
-        let mut callback = Some(Callback::Watched(Box::new(Watched { watcher, callback })));
+        let watched = Watched { watcher, callback: callback.take() };
+        let mut watched = Some(Callback::Watched(Box::new(watched)));
         let sent = match self.accumulator.topics.find(topic) {
-            Some(topic) => self.send_to_known(&topic, &record, &mut callback, patience),
-            None => self.send_to_unknown(topic, &record, &mut callback, patience),
+            Some(topic) => self.send_to_known(&topic, &record, &mut watched, patience),
+            None => self.send_to_unknown(topic, &record, &mut watched, patience),
         };
-        // While the callback is still here: if it was not taken its drop would tell less.
-        sent.inspect_err(|error| seen.tell(Err(error)))
+        // While the watcher is still here: if it was not taken its drop would tell less.
+        let sent = sent.inspect_err(|error| seen.tell(Err(error)));
+        if let Some(Callback::Watched(refused)) = watched {
+            *callback = refused.callback;
+        }
+        sent
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use super::core::Core;
-use super::{CloseReport, KafkaProducer, Partial, PartitionInfo, ProducerRecord, Refused};
-use crate::completion::{Delivery, UserCallback};
+use super::{
+    CloseReport, KafkaProducer, Partial, PartitionInfo, ProducerRecord, Refused, RefusedWith,
+};
+use crate::accumulator::Patience;
+use crate::completion::{Callback, Delivery, UserCallback};
 use crate::error::Error;
 use crate::sync::Arc;
 
@@ -45,11 +47,42 @@ pub trait Producer: Send + Sync {
     /// As there.
     fn send_with(&self, record: ProducerRecord<'_>, callback: BoxedCallback) -> Result<(), Error>;
 
+    /// As [`KafkaProducer::send_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    fn send_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        timeout: Duration,
+    ) -> Result<Delivery, Error>;
+
+    /// As [`KafkaProducer::send_with_timeout`], with the callback in a box.
+    ///
+    /// # Errors
+    /// As there.
+    fn send_with_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        callback: BoxedCallback,
+        timeout: Duration,
+    ) -> Result<(), Error>;
+
     /// As [`KafkaProducer::try_send`].
     ///
     /// # Errors
     /// As there.
     fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>>;
+
+    /// As [`KafkaProducer::try_send_with`].
+    ///
+    /// # Errors
+    /// As there.
+    fn try_send_with<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        callback: BoxedCallback,
+    ) -> Result<(), RefusedWith<'a>>;
 
     /// As [`KafkaProducer::send_all`].
     ///
@@ -88,23 +121,56 @@ pub trait Producer: Send + Sync {
     fn close(&self, timeout: Duration) -> CloseReport;
 }
 
+impl KafkaProducer {
+    /// A send with a callback that has its box already.
+    fn send_boxed(
+        &self,
+        record: &ProducerRecord<'_>,
+        callback: BoxedCallback,
+        patience: &mut Patience,
+    ) -> Result<(), Error> {
+        let mut callback = Some(Callback::User(callback));
+        let (name, record) = (record.topic(), record.without_topic());
+        self.handle.core.send_with(name, record, &mut callback, patience)
+    }
+}
+
 impl Producer for KafkaProducer {
     fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
         self.send(record)
     }
 
     fn send_with(&self, record: ProducerRecord<'_>, callback: BoxedCallback) -> Result<(), Error> {
-        let core: &Core = &self.handle.core;
-        core.send_with(
-            record.topic(),
-            record.without_topic(),
-            callback.into(),
-            &mut core.patience(),
-        )
+        self.send_boxed(&record, callback, &mut self.handle.core.patience())
+    }
+
+    fn send_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        timeout: Duration,
+    ) -> Result<Delivery, Error> {
+        self.send_timeout(record, timeout)
+    }
+
+    fn send_with_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        callback: BoxedCallback,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        self.send_boxed(&record, callback, &mut Patience::For(timeout))
     }
 
     fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
         self.try_send(record)
+    }
+
+    fn try_send_with<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        callback: BoxedCallback,
+    ) -> Result<(), RefusedWith<'a>> {
+        self.try_send_with(record, callback)
     }
 
     fn send_all(&self, records: &[ProducerRecord<'_>]) -> Result<Vec<Delivery>, Partial> {
@@ -144,8 +210,33 @@ macro_rules! pass_on {
                 (**self).send_with(record, callback)
             }
 
+            fn send_timeout(
+                &self,
+                record: ProducerRecord<'_>,
+                timeout: Duration,
+            ) -> Result<Delivery, Error> {
+                (**self).send_timeout(record, timeout)
+            }
+
+            fn send_with_timeout(
+                &self,
+                record: ProducerRecord<'_>,
+                callback: BoxedCallback,
+                timeout: Duration,
+            ) -> Result<(), Error> {
+                (**self).send_with_timeout(record, callback, timeout)
+            }
+
             fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
                 (**self).try_send(record)
+            }
+
+            fn try_send_with<'a>(
+                &self,
+                record: ProducerRecord<'a>,
+                callback: BoxedCallback,
+            ) -> Result<(), RefusedWith<'a>> {
+                (**self).try_send_with(record, callback)
             }
 
             fn send_all(&self, records: &[ProducerRecord<'_>]) -> Result<Vec<Delivery>, Partial> {

@@ -50,7 +50,7 @@ pub use self::interface::{BoxedCallback, Producer};
 pub use self::owned::OwnedRecord;
 pub use self::purge::Purge;
 pub use self::record::{ProducerRecord, TopicRecord};
-pub use self::refused::{Partial, Refused};
+pub use self::refused::{Partial, Refused, RefusedWith};
 pub use self::serializer::{
     BooleanSerializer, BytesSerializer, DoubleSerializer, FloatSerializer, IntegerSerializer,
     ListSerializer, LongSerializer, SerializeError, Serializer, ShortSerializer, StringSerializer,
@@ -165,7 +165,26 @@ impl KafkaProducer {
     ) -> Result<(), Error> {
         let core = &self.handle.core;
         let (name, record) = (record.topic(), record.without_topic());
-        core.send_with(name, record, Callback::User(Box::new(callback)), &mut core.patience())
+        let mut callback = Some(Callback::User(Box::new(callback)));
+        core.send_with(name, record, &mut callback, &mut core.patience())
+    }
+
+    /// As [`send_with`](Self::send_with), with a budget of this call's own in place of
+    /// `max.block.ms`, as [`send_timeout`](Self::send_timeout) has it.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with), after `timeout` at the latest. The callback never runs
+    /// then.
+    pub fn send_with_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let core = &self.handle.core;
+        let mut callback = Some(Callback::User(Box::new(callback)));
+        let (name, record) = (record.topic(), record.without_topic());
+        core.send_with(name, record, &mut callback, &mut Patience::For(timeout))
     }
 
     /// As [`send_with`](Self::send_with), with a handle for a test to look at.
@@ -196,6 +215,23 @@ impl KafkaProducer {
         let core = &self.handle.core;
         let sent = core.send(record.topic(), record.without_topic(), &mut Patience::None);
         sent.map_err(|error| Refused::new(record, error))
+    }
+
+    /// As [`send_with`](Self::send_with), if that takes no waiting. A refusal carries the record
+    /// and the callback, which comes in a box so that it can be given back.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with), at once: [`Error::CallbackBacklogFull`] where it would
+    /// wait for a callback to begin; [`Error::NotReady`] as from [`try_send`](Self::try_send).
+    pub fn try_send_with<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        callback: BoxedCallback,
+    ) -> Result<(), RefusedWith<'a>> {
+        let mut callback = Some(Callback::User(callback));
+        let (name, sent) = (record.topic(), record.without_topic());
+        let sent = self.handle.core.send_with(name, sent, &mut callback, &mut Patience::None);
+        sent.map_err(|error| RefusedWith::new(record, callback, error))
     }
 
     /// Sends records one after the other until one is refused.

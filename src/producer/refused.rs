@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::interface::BoxedCallback;
 use super::record::ProducerRecord;
-use crate::completion::Delivery;
+use crate::completion::{Callback, Delivery};
 use crate::error::Error;
 
 /// A record that `try_send` did not accept, and why.
@@ -49,6 +50,67 @@ impl fmt::Display for Refused<'_> {
 }
 
 impl std::error::Error for Refused<'_> {}
+
+/// A record that `try_send_with` did not accept, its callback, and why.
+pub struct RefusedWith<'a> {
+    refused: Refused<'a>,
+    callback: BoxedCallback,
+}
+
+impl<'a> RefusedWith<'a> {
+    /// `callback` is what the send has left of it: all.
+    pub(crate) fn new(
+        record: ProducerRecord<'a>,
+        callback: Option<Callback>,
+        error: Error,
+    ) -> Self {
+        let callback = match callback {
+            Some(Callback::User(callback)) => callback,
+            _ => {
+                debug_assert!(false, "a refused record's callback is not what it was");
+                let nothing: BoxedCallback = Box::new(|_| ());
+                nothing
+            }
+        };
+        Self { refused: Refused::new(record, error), callback }
+    }
+
+    /// Why.
+    pub fn error(&self) -> &Error {
+        self.refused.error()
+    }
+
+    /// The record.
+    pub fn record(&self) -> &ProducerRecord<'a> {
+        self.refused.record()
+    }
+
+    /// The record and its callback, to be sent again, and why they were refused.
+    pub fn into_parts(self) -> (ProducerRecord<'a>, BoxedCallback, Error) {
+        let (record, error) = self.refused.into_parts();
+        (record, self.callback, error)
+    }
+}
+
+impl From<RefusedWith<'_>> for Error {
+    fn from(refused: RefusedWith<'_>) -> Self {
+        refused.refused.into()
+    }
+}
+
+impl fmt::Debug for RefusedWith<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RefusedWith").field(self.error()).finish()
+    }
+}
+
+impl fmt::Display for RefusedWith<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
+}
+
+impl std::error::Error for RefusedWith<'_> {}
 
 /// What became of a `send_all` that did not accept every record.
 #[derive(Debug)]

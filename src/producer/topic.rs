@@ -1,6 +1,7 @@
 //! A handle for one topic: the look-up is done once, which is worth it for many small records.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::core::Core;
 use super::record::TopicRecord;
@@ -49,8 +50,34 @@ impl TopicProducer {
         record: TopicRecord<'_>,
         callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        let callback = Callback::User(Box::new(callback));
-        self.core.send_to_with(&self.topic, &record, callback, &mut self.core.patience())
+        let mut callback = Some(Callback::User(Box::new(callback)));
+        self.core.send_to_with(&self.topic, &record, &mut callback, &mut self.core.patience())
+    }
+
+    /// As [`KafkaProducer::send_timeout`](super::KafkaProducer::send_timeout).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_timeout(
+        &self,
+        record: TopicRecord<'_>,
+        timeout: Duration,
+    ) -> Result<Delivery, Error> {
+        self.core.send_to(&self.topic, &record, &mut Patience::For(timeout))
+    }
+
+    /// As [`KafkaProducer::send_with_timeout`](super::KafkaProducer::send_with_timeout).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_with_timeout(
+        &self,
+        record: TopicRecord<'_>,
+        callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let mut callback = Some(Callback::User(Box::new(callback)));
+        self.core.send_to_with(&self.topic, &record, &mut callback, &mut Patience::For(timeout))
     }
 
     /// As [`KafkaProducer::try_send`](super::KafkaProducer::try_send); a refusal leaves the record

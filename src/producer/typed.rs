@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use super::interface::Producer;
 use super::record::{Headers, ProducerRecord, TopicRecord};
@@ -132,6 +133,32 @@ impl<P: Producer, K: Serializer, V: Serializer> TypedProducer<P, K, V> {
         callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
     ) -> Result<(), Error> {
         self.serialized(record, |record| self.producer.send_with(record, Box::new(callback)))
+    }
+
+    /// As [`KafkaProducer::send_timeout`](crate::KafkaProducer::send_timeout).
+    ///
+    /// # Errors
+    /// As there, and [`Error::Serialization`].
+    pub fn send_timeout(
+        &self,
+        record: TypedRecord<'_, K::Input, V::Input>,
+        timeout: Duration,
+    ) -> Result<Delivery, Error> {
+        self.serialized(record, |record| self.producer.send_timeout(record, timeout))
+    }
+
+    /// As [`KafkaProducer::send_with_timeout`](crate::KafkaProducer::send_with_timeout).
+    ///
+    /// # Errors
+    /// As there, and [`Error::Serialization`]. The callback never runs then.
+    pub fn send_with_timeout(
+        &self,
+        record: TypedRecord<'_, K::Input, V::Input>,
+        callback: impl FnOnce(Result<&RecordMetadata, &Error>) + Send + 'static,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let callback = Box::new(callback);
+        self.serialized(record, |record| self.producer.send_with_timeout(record, callback, timeout))
     }
 
     /// As [`KafkaProducer::try_send`](crate::KafkaProducer::try_send); a refusal leaves the record

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::completion::{
-    BatchResult, Delivery, Outcome, RecordFacts, UserCallback, WaitListener, run_here,
+    BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted, TimeSpent};
 use crate::producer::key_hash::murmur2_partition;
@@ -15,6 +15,7 @@ use crate::producer::partitioner::{ClusterView, PartitionInput, Partitioner, ask
 use crate::producer::record::validate_topic;
 use crate::producer::{
     BoxedCallback, CloseReport, OwnedRecord, PartitionInfo, Producer, ProducerRecord, Refused,
+    RefusedWith,
 };
 use crate::record::estimate_size_upper_bound;
 use crate::sync::{Arc, Mutex};
@@ -96,7 +97,7 @@ struct Pending {
     result: Arc<BatchResult>,
     facts: RecordFacts,
     offset: i64,
-    callback: Option<UserCallback>,
+    callback: Option<Callback>,
 }
 
 /// Nobody's linger depends on it.
@@ -215,11 +216,12 @@ impl MockProducer {
         self.shared.state.lock().partitions = error.into();
     }
 
-    /// All of a send: what the real producer checks, the partition, the history, the outcome.
+    /// All of a send: what the real producer checks, the partition, the history, the outcome. The
+    /// callback is taken if the record is in.
     fn accept(
         &self,
         record: &ProducerRecord<'_>,
-        callback: Option<UserCallback>,
+        callback: &mut Option<Callback>,
     ) -> Result<Delivery, Error> {
         validate_topic(record.topic())?;
         record.without_topic().validate()?;
@@ -250,7 +252,7 @@ impl MockProducer {
         let facts = RecordFacts::new(0, timestamp, record.key_bytes(), record.value_bytes());
         let result = Arc::new(BatchResult::new(topic, partition, Arc::new(Unheard)));
         let delivery = Delivery::new(Arc::clone(&result), facts);
-        let pending = Pending { result, facts, offset, callback };
+        let pending = Pending { result, facts, offset, callback: callback.take() };
         if self.shared.made.manual {
             state.pending.push_back(pending);
         } else {
@@ -359,15 +361,38 @@ impl Drop for Pending {
 
 impl Producer for MockProducer {
     fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery, Error> {
-        self.accept(&record, None)
+        self.accept(&record, &mut None)
     }
 
     fn send_with(&self, record: ProducerRecord<'_>, callback: BoxedCallback) -> Result<(), Error> {
-        self.accept(&record, Some(callback)).map(drop)
+        self.accept(&record, &mut Some(Callback::User(callback))).map(drop)
+    }
+
+    fn send_timeout(&self, record: ProducerRecord<'_>, _: Duration) -> Result<Delivery, Error> {
+        self.accept(&record, &mut None)
+    }
+
+    fn send_with_timeout(
+        &self,
+        record: ProducerRecord<'_>,
+        callback: BoxedCallback,
+        _: Duration,
+    ) -> Result<(), Error> {
+        self.send_with(record, callback)
     }
 
     fn try_send<'a>(&self, record: ProducerRecord<'a>) -> Result<Delivery, Refused<'a>> {
-        self.accept(&record, None).map_err(|error| Refused::new(record, error))
+        self.accept(&record, &mut None).map_err(|error| Refused::new(record, error))
+    }
+
+    fn try_send_with<'a>(
+        &self,
+        record: ProducerRecord<'a>,
+        callback: BoxedCallback,
+    ) -> Result<(), RefusedWith<'a>> {
+        let mut callback = Some(Callback::User(callback));
+        let sent = self.accept(&record, &mut callback);
+        sent.map(drop).map_err(|error| RefusedWith::new(record, callback, error))
     }
 
     /// Delivers all undecided records.
