@@ -221,6 +221,16 @@ pub enum DeliveryCause {
     /// There was no way to the partition's leader; only ever the [`last`](DeliveryError::last)
     /// failure before the end. Says what stood in the way: correct that.
     Unreachable(Arc<str>),
+    /// There was no producer id to send it with, which `enable.idempotence` needs: what the last
+    /// attempt to get one met. Only ever the [`last`](DeliveryError::last) failure before the end.
+    NoProducerId(Arc<DeliveryCause>),
+    /// The partition's leader wanted to be left alone for that long, as it does where a quota is
+    /// exceeded (KIP-219); only ever the [`last`](DeliveryError::last) failure before the end. Send
+    /// less, or have the quota raised.
+    Throttled {
+        /// What it asked for.
+        delay: Duration,
+    },
     /// The broker supports no version of the request that this client knows.
     UnsupportedVersion(Arc<str>),
     /// The broker's answer could not be read or did not match the request.
@@ -243,6 +253,8 @@ impl DeliveryCause {
             Self::Timeout => "DELIVERY_TIMEOUT",
             Self::Disconnected => "DISCONNECTED",
             Self::Unreachable(_) => "UNREACHABLE",
+            Self::NoProducerId(_) => "NO_PRODUCER_ID",
+            Self::Throttled { .. } => "THROTTLED",
             Self::RequestTimeout => "REQUEST_TIMEOUT",
             Self::UnsupportedVersion(_) => "UNSUPPORTED_VERSION",
             Self::BadResponse(_) => "BAD_RESPONSE",
@@ -316,7 +328,9 @@ impl DeliveryCause {
             | Self::Timeout
             | Self::Disconnected
             | Self::RequestTimeout
-            | Self::Unreachable(_) => ErrorClass::Retriable,
+            | Self::Unreachable(_)
+            | Self::NoProducerId(_)
+            | Self::Throttled { .. } => ErrorClass::Retriable,
             Self::UnsupportedVersion(_) => ErrorClass::InvalidConfiguration,
             Self::BadResponse(_) => ErrorClass::Retriable,
             Self::Purged => ErrorClass::ApplicationRecoverable,
@@ -416,6 +430,12 @@ impl fmt::Display for DeliveryCause {
             Self::Unreachable(text) | Self::UnsupportedVersion(text) | Self::BadResponse(text) => {
                 f.write_str(text)
             }
+            Self::NoProducerId(why) => write!(f, "no producer id yet: {why}"),
+            Self::Throttled { delay } => write!(
+                f,
+                "the leader asked to be sent nothing for {} ms, as where a quota is exceeded",
+                delay.as_millis()
+            ),
             Self::Closed => f.write_str("the producer was closed"),
             Self::Purged => f.write_str("the program had it given up"),
             Self::Fatal(text) => write!(f, "the sender thread has failed: {text}"),

@@ -345,7 +345,9 @@ impl<C: KafkaClient> Sender<C> {
         }
         let is_ours = version >= api.client_throttles_from();
         if let (Ok(ms @ 1..), true) = (u64::try_from(throttle_ms), is_ours) {
-            self.client.throttle(node, Duration::from_millis(ms), now);
+            let delay = Duration::from_millis(ms);
+            self.reach.on_throttle(node, delay, now);
+            self.client.throttle(node, delay, now);
         }
     }
 
@@ -404,11 +406,16 @@ fn read(
                 .map(Some)
                 .map_err(|error| DeliveryCause::BadResponse(error.to_string().into()))
         }
-        Err(RequestFailure::Disconnected | RequestFailure::Stale) => {
-            Err(DeliveryCause::Disconnected)
-        }
-        Err(RequestFailure::TimedOut) => Err(DeliveryCause::RequestTimeout),
-        Err(RequestFailure::BadResponse(text)) => Err(DeliveryCause::BadResponse(text.into())),
+        Err(failure) => Err(failure_cause(failure)),
+    }
+}
+
+/// Why there is no response, as users are told it.
+pub(super) fn failure_cause(failure: RequestFailure) -> DeliveryCause {
+    match failure {
+        RequestFailure::Disconnected | RequestFailure::Stale => DeliveryCause::Disconnected,
+        RequestFailure::TimedOut => DeliveryCause::RequestTimeout,
+        RequestFailure::BadResponse(text) => DeliveryCause::BadResponse(text.into()),
     }
 }
 

@@ -368,7 +368,7 @@ impl<C: KafkaClient> Sender<C> {
                 topic: Arc::clone(&queue.topic),
                 partition: queue.partition,
             },
-            last: self.last_failure(id, batch).filter(|last| *last != cause),
+            last: self.last_failure(id, batch, now).filter(|last| *last != cause),
             cause,
             attempts: batch.attempts,
             elapsed: now.since(batch.created),
@@ -378,12 +378,26 @@ impl<C: KafkaClient> Sender<C> {
         }))
     }
 
-    /// What stood in the way of a batch: of one that waits for a leader out of reach, that; else
-    /// what its attempts met.
-    fn last_failure(&self, id: PartitionId, batch: &ProducerBatch) -> Option<DeliveryCause> {
-        let unreachable = || self.reach.trouble(self.index.partition(id).leader);
-        let unreachable = if batch.phases.is_under_way() { None } else { unreachable() };
-        unreachable.map(DeliveryCause::Unreachable).or_else(|| batch.last_cause.clone())
+    /// What stood in the way of a batch: of one that waits for a leader out of reach or a producer
+    /// id, that; else what its attempts met; and if it had none, that its leader is left alone.
+    fn last_failure(
+        &self,
+        id: PartitionId,
+        batch: &ProducerBatch,
+        now: MonoTime,
+    ) -> Option<DeliveryCause> {
+        let met = batch.last_cause.clone();
+        if batch.phases.is_under_way() {
+            return met;
+        }
+        let leader = self.index.partition(id).leader;
+        let unreachable = || self.reach.trouble(leader).map(DeliveryCause::Unreachable);
+        let no_id = || self.upkeep.id_failure().filter(|_| batch.stamp.is_none());
+        let throttled = || {
+            let delay = self.reach.throttle(leader, now)?;
+            Some(DeliveryCause::Throttled { delay })
+        };
+        unreachable().or_else(no_id).or(met).or_else(throttled)
     }
 
     /// Logs a failure that may come again and again: at first, and from then on as a number.

@@ -1,5 +1,6 @@
-//! Which brokers can't be reached, and why: for the errors of records that never got away, and for
-//! a log in which a failure that comes again and again is told once, then as a number.
+//! Which brokers can't be reached or want to be left alone, and why: for the errors of records that
+//! never got away, and for a log in which a failure that comes again and again is told once, then
+//! as a number.
 //!
 //! The sender thread tells it of nodes, connections and their ends.
 
@@ -27,6 +28,14 @@ struct Known {
     was_reached: bool,
     /// Why the last attempt failed, until one succeeds.
     trouble: Option<Arc<str>>,
+    throttle: Option<Throttle>,
+}
+
+/// A broker's wish to be sent nothing.
+#[derive(Debug)]
+struct Throttle {
+    delay: Duration,
+    until: MonoTime,
 }
 
 impl Reach {
@@ -38,8 +47,9 @@ impl Reach {
         }
         for address in nodes {
             if self.nodes.get(&address.id).is_none_or(|known| known.address != *address) {
-                let known = Known { address: address.clone(), was_reached: false, trouble: None };
-                self.nodes.insert(address.id, known);
+                let (id, address) = (address.id, address.clone());
+                let known = Known { address, was_reached: false, trouble: None, throttle: None };
+                self.nodes.insert(id, known);
             }
         }
     }
@@ -84,6 +94,21 @@ impl Reach {
             self.last = Some(Arc::clone(&text));
         }
         text
+    }
+
+    /// The node is to be sent nothing for `delay`; an earlier wish that goes on for longer stays.
+    pub(super) fn on_throttle(&mut self, node: NodeId, delay: Duration, now: MonoTime) {
+        let until = now + delay;
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        if known.throttle.as_ref().is_none_or(|throttle| throttle.until <= until) {
+            known.throttle = Some(Throttle { delay, until });
+        }
+    }
+
+    /// For how long the leader of a partition wanted to be left alone, if that still goes on.
+    pub(super) fn throttle(&self, leader: Option<NodeId>, now: MonoTime) -> Option<Duration> {
+        let throttle = self.nodes.get(&leader?)?.throttle.as_ref()?;
+        (throttle.until > now).then_some(throttle.delay)
     }
 
     /// Why the leader of a partition can't be reached; without one, why no broker could be.
@@ -202,6 +227,17 @@ mod tests {
         assert_eq!(reach.trouble(None), None, "a broker that answers was reached");
         reach.set_nodes(&[address(1, "elsewhere")]);
         assert!(reach.on_unreachable(NodeId(1), "refused").contains("advertised elsewhere:9092"));
+    }
+
+    #[test]
+    fn a_broker_is_left_alone_for_as_long_as_it_wished_at_most() {
+        let mut reach = learned();
+        let at = |millis| MonoTime::ZERO + Duration::from_millis(millis);
+        let node = Some(NodeId(1));
+        reach.on_throttle(NodeId(1), Duration::from_millis(50), at(0));
+        reach.on_throttle(NodeId(1), Duration::from_millis(10), at(20));
+        assert_eq!(reach.throttle(node, at(49)), Some(Duration::from_millis(50)));
+        assert_eq!((reach.throttle(node, at(50)), reach.throttle(None, at(0))), (None, None));
     }
 
     #[test]

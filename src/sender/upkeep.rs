@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Sender;
+use super::answer::failure_cause;
 use super::index::leader_of;
 use super::reach::Subject;
 use crate::accumulator::inbox::PartitionId;
@@ -40,6 +41,8 @@ pub(super) struct Upkeep {
     id_request: Option<u64>,
     /// Somebody is to send: a producer id is needed.
     id_wanted: bool,
+    /// What the last attempt to get one met, if it is to be tried again.
+    id_failure: Option<Arc<DeliveryCause>>,
     /// The nodes that speak no version that we do.
     too_old: BTreeSet<NodeId>,
     /// The nodes were handed to the client.
@@ -49,6 +52,11 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub(super) fn want_producer_id(&mut self) {
         self.id_wanted = true;
+    }
+
+    /// Why there is no producer id yet, if getting one has failed.
+    pub(super) fn id_failure(&self) -> Option<DeliveryCause> {
+        self.id_failure.clone().map(DeliveryCause::NoProducerId)
     }
 
     pub(super) fn is_waiting_for(&self, tag: u64) -> bool {
@@ -191,15 +199,17 @@ impl<C: KafkaClient> Sender<C> {
     pub(super) fn hear_upkeep(&mut self, response: ClientResponse, now: MonoTime) {
         let ClientResponse { node, tag, version, outcome, .. } = response;
         let bytes = match outcome {
-            Ok(ResponseBody::Bytes(bytes)) => Some(bytes),
-            Ok(ResponseBody::None) | Err(_) => None,
+            Ok(ResponseBody::Bytes(bytes)) => Ok(bytes),
+            // Ours all have an answer.
+            Ok(ResponseBody::None) => Err(DeliveryCause::Disconnected),
+            Err(failure) => Err(failure_cause(failure)),
         };
         if self.upkeep.metadata_request == Some(tag) {
             self.upkeep.metadata_request = None;
-            self.hear_metadata(node, version, bytes.as_deref(), now);
+            self.hear_metadata(node, version, bytes.ok().as_deref(), now);
         } else {
             self.upkeep.id_request = None;
-            self.hear_producer_id(node, version, bytes.as_deref(), now);
+            self.hear_producer_id(node, version, bytes, now);
         }
     }
 
@@ -274,26 +284,28 @@ impl<C: KafkaClient> Sender<C> {
         &mut self,
         node: NodeId,
         version: i16,
-        bytes: Option<&[u8]>,
+        bytes: Result<Vec<u8>, DeliveryCause>,
         now: MonoTime,
     ) {
-        let response =
-            bytes.and_then(|b| InitProducerIdResponse::decode(&mut Reader::new(b), version).ok());
-        if let Some(response) = &response {
+        let response = bytes.and_then(|bytes| {
+            InitProducerIdResponse::decode(&mut Reader::new(&bytes), version)
+                .map_err(|error| DeliveryCause::BadResponse(error.to_string().into()))
+        });
+        if let Ok(response) = &response {
             let api = (ApiKey::InitProducerId, version);
             self.heed_throttle(node, api, response.throttle_time_ms, now);
         }
         let Some(transaction) = &mut self.transaction else { return };
         match response {
-            Some(r) if r.error_code.is_none() => {
+            Ok(r) if r.error_code.is_none() => {
                 let producer = ProducerIdAndEpoch { id: r.producer_id, epoch: r.producer_epoch };
                 transaction.on_id(producer);
-                self.upkeep.id_wanted = false;
+                (self.upkeep.id_wanted, self.upkeep.id_failure) = (false, None);
                 for id in self.index.active() {
                     self.look(id, now);
                 }
             }
-            Some(r) => {
+            Ok(r) => {
                 let retriable = r.error_code.is_retriable()
                     || r.error_code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
                 let message = match r.error_code {
@@ -301,21 +313,28 @@ impl<C: KafkaClient> Sender<C> {
                     code => code.message(),
                 };
                 let cause = DeliveryCause::Broker { code: r.error_code, message: message.into() };
-                self.producer_id_backoff(now);
                 if retriable {
-                    let text = || format!("no producer id yet: {cause}");
-                    self.log_failure(log::Level::Info, PRODUCER_ID, text, now);
+                    self.on_id_failure(cause, now);
                 } else {
+                    self.producer_id_backoff(now);
                     self.on_no_producer_id(&cause, now);
                 }
             }
-            None => {
-                self.producer_id_backoff(now);
-                if bytes.is_some() {
+            Err(cause) => {
+                if matches!(cause, DeliveryCause::BadResponse(_)) {
                     self.client.disconnect(node, now);
                 }
+                self.on_id_failure(cause, now);
             }
         }
+    }
+
+    /// An attempt to get a producer id was in vain; another follows.
+    fn on_id_failure(&mut self, cause: DeliveryCause, now: MonoTime) {
+        self.producer_id_backoff(now);
+        let text = || format!("no producer id yet: {cause}");
+        self.log_failure(log::Level::Info, PRODUCER_ID, text, now);
+        self.upkeep.id_failure = Some(Arc::new(cause));
     }
 
     fn heed_throttle(&mut self, node: NodeId, api: (ApiKey, i16), ms: i32, now: MonoTime) {
@@ -335,7 +354,7 @@ impl<C: KafkaClient> Sender<C> {
     /// again. Not fatal: the cluster's configuration may be mended.
     fn on_no_producer_id(&mut self, cause: &DeliveryCause, now: MonoTime) {
         self.log_failure(log::Level::Warn, PRODUCER_ID, || format!("no producer id: {cause}"), now);
-        self.upkeep.id_wanted = false;
+        (self.upkeep.id_wanted, self.upkeep.id_failure) = (false, None);
         for id in self.index.active() {
             let mut without = Vec::new();
             {

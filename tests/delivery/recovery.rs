@@ -86,6 +86,7 @@ fn a_broker_that_throttles_is_left_alone_and_records_expire_all_the_same() {
     let (error, time) = timed(|| failure(&producer.send(ProducerRecord::new("t", "1")).unwrap()));
     assert!(time >= ms(600) && time < ms(600) + SLACK, "{time:?}");
     assert_eq!((&error.cause, error.attempts), (&DeliveryCause::Timeout, 0));
+    assert_eq!(error.last, Some(DeliveryCause::Throttled { delay: Duration::from_secs(60) }));
     assert_eq!(error.persisted, Persisted::No);
     assert!(producer.close(LONG).is_clean());
     assert_eq!(values(&cluster, "t", 0), ["0"]);

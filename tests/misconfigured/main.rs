@@ -5,7 +5,7 @@ use kafka_producer::testing::{Api, Fault, TestCluster};
 use kafka_producer::{ErrorCode, KafkaProducer, ProducerBuilder, ProducerRecord};
 
 use crate::common::stranger::{Manner, Stranger};
-use crate::common::{LONG, failure, impatient, ms};
+use crate::common::{LONG, delivered, failure, impatient, ms};
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -215,6 +215,47 @@ fn a_leader_that_does_not_answer() {
         "delivery to t-0 failed after * attempt*, the last to 127.0.0.1:* (id 1), and * ms \
          (without a leader *, queued *, in flight *, in backoff *): delivery.timeout.ms has passed \
          (before that: no answer within request.timeout.ms); the record may be in the log",
+    );
+}
+
+#[test]
+fn a_cluster_that_has_no_producer_id_to_give() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let loading = ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
+    cluster.inject(Fault::init_producer_id().always().error(loading));
+    assert_reads(
+        &failed(&hasty(&cluster.bootstrap_servers()).build().unwrap()),
+        "delivery to t-0 failed after 0 attempts and * ms (*): delivery.timeout.ms has passed \
+         (before that: no producer id yet: COORDINATOR_LOAD_IN_PROGRESS (14): *); the record is \
+         not in the log",
+    );
+}
+
+#[test]
+fn a_question_for_a_producer_id_that_is_never_answered() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    cluster.inject(Fault::init_producer_id().always().silence());
+    assert_reads(
+        &failed(&hasty(&cluster.bootstrap_servers()).build().unwrap()),
+        "delivery to t-0 failed after 0 attempts and * ms (*): delivery.timeout.ms has passed \
+         (before that: no producer id yet: *); the record is not in the log",
+    );
+}
+
+#[test]
+fn a_quota_that_is_exceeded() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    cluster.inject(Fault::produce().times(1).throttle(LONG));
+    let producer = hasty(&cluster.bootstrap_servers()).build().unwrap();
+    delivered(&producer.send(ProducerRecord::new("t", "value")).unwrap());
+    assert_reads(
+        &failed(&producer),
+        &format!(
+            "delivery to t-0 failed after 0 attempts and * ms (*): delivery.timeout.ms has passed \
+             (before that: the leader asked to be sent nothing for {} ms, as where a quota is \
+             exceeded); the record is not in the log",
+            LONG.as_millis()
+        ),
     );
 }
 

@@ -128,6 +128,34 @@ fn an_id_is_asked_for_once_a_broker_is_ready_and_no_turn_is_wasted_before() {
     assert_eq!((s.told(), s.id_requests), (vec![told(0, 0, "a")], 1));
 }
 
+#[test]
+fn a_record_that_waits_for_an_id_in_vain_tells_of_the_last_attempt_to_get_one() {
+    let mut s = Scenario::unconnected(|s| s.leaders = vec![(1, 0), (2, 0)]);
+    s.next_id = None;
+    let waits = s.append(0, "a");
+    s.settle();
+    s.answer_id(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, -1, -1);
+    s.advance(120 * SECOND);
+    s.settle();
+    let no_id = |cause| Some(DeliveryCause::NoProducerId(Arc::new(cause)));
+    let loading = broker_error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+    assert_eq!(failure(&waits).last, no_id(loading));
+    let waits = s.append(0, "b");
+    s.settle();
+    assert!(s.asks_for_id());
+    s.cut(1);
+    s.cut(2);
+    s.advance(120 * SECOND);
+    s.settle();
+    assert_eq!(failure(&waits).last, no_id(DeliveryCause::Disconnected));
+    s.next_id = Some((70, 0));
+    let under_way = s.append(0, "c");
+    s.sleep();
+    s.advance(120 * SECOND);
+    s.settle();
+    assert_eq!(failure(&under_way).last, None, "there is an id now");
+}
+
 /// NC-13: not only the answers to Produce ask for a pause.
 #[test]
 fn a_broker_that_throttles_metadata_or_an_id_is_left_alone() {
