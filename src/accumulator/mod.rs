@@ -180,7 +180,8 @@ impl RecordAccumulator {
         };
         let queue = topic.queue(partition);
         self.give_back(queue, &mut memory);
-        // Somebody waits for what lingers from here on, and the sender may sleep, as it knew that.
+        // Somebody waits for what lingers here from now on, and the sender may sleep: it has done
+        // what it could by then.
         if takes_memory && self.pool.is_wanted_of(queue.id) {
             self.inbox.push(Event::MemoryWanted);
         }
