@@ -95,6 +95,8 @@ pub(super) struct Config {
     pub(super) reconnect_backoff: (Duration, Duration),
     pub(super) setup_timeout: (Duration, Duration),
     pub(super) metadata_max_age: Duration,
+    /// Of topics.
+    pub(super) metadata_max_idle: Duration,
     pub(super) max_idle: Duration,
     pub(super) max_block: Duration,
     pub(super) callbacks: CallbackKind,
@@ -266,6 +268,7 @@ impl Config {
             reconnect_backoff: (reconnect, reconnect * pick(random, &[1, 4, 20])),
             setup_timeout: (setup, setup * pick(random, &[1, 3])),
             metadata_max_age: pick(random, &[1, 20, 300]) * SECOND,
+            metadata_max_idle: pick(random, &[5, 300]) * SECOND,
             max_idle: pick(random, &[1, 30, 540]) * SECOND,
             max_block: pick(random, &[0, 50, 500, 3000]) * MS,
             callbacks: pick(random, &CallbackKind::ALL),

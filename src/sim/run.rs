@@ -164,6 +164,7 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
         ("socket.connection.setup.timeout.ms", millis(c.setup_timeout.0)),
         ("socket.connection.setup.timeout.max.ms", millis(c.setup_timeout.1)),
         ("metadata.max.age.ms", millis(c.metadata_max_age)),
+        ("metadata.max.idle.ms", millis(c.metadata_max_idle)),
         ("connections.max.idle.ms", millis(c.max_idle)),
         ("max.block.ms", millis(c.max_block)),
         ("callback.max.pending", c.max_pending.to_string()),

@@ -162,7 +162,7 @@ fn a_send_that_never_waits_returns_at_once_in_any_world() {
         });
         let (sum, longest) =
             times.fold((ms(0), ms(0)), |(sum, longest), time| (sum + time, longest.max(time)));
-        assert!(sum / CALLS < ms(1), "{sum:?}");
+        assert!(sum < ms(1_000), "{CALLS} calls took {sum:?}");
         assert!(longest < ms(1_000), "{longest:?}");
         // A busy machine interrupts calls. How often the thread gave its core away by itself tells
         // more: now and then it meets another at a lock; what would wait, waits in every call.

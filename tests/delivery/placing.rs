@@ -1,5 +1,6 @@
 //! Where records go: partitions, batches, requests.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use kafka_producer::testing::{Api, TestCluster, TopicConfig};
@@ -52,6 +53,50 @@ fn keys_choose_partitions_as_in_java() {
         let delivery = producer.send(ProducerRecord::new("t", "v").key(key)).unwrap();
         assert_eq!(delivered(&delivery).partition(), partition, "{key}");
     }
+}
+
+/// Each name of a `partitioner.class` is its hash's; figures by other programs' CRC-32, FNV-1a and
+/// murmur2.
+#[test]
+fn each_name_of_a_partitioner_stands_for_its_hash() {
+    let cluster = TestCluster::builder().topic("t", 7).start();
+    let names = [
+        ("consistent", 6, Some(0)),
+        ("consistent_random", 6, None),
+        ("murmur2", 0, Some(2)),
+        ("murmur2_random", 0, None),
+        ("fnv1a", 4, Some(2)),
+        ("fnv1a_random", 4, None),
+    ];
+    for (name, keyed, without_key) in names {
+        let producer = builder(&cluster).batch_size(1).property("partitioner.class", name);
+        let producer = producer.build().unwrap();
+        let sent =
+            |record: ProducerRecord<'_>| delivered(&producer.send(record).unwrap()).partition();
+        assert_eq!(sent(ProducerRecord::new("t", "v").key("foobar")), keyed, "{name}");
+        let others: BTreeSet<_> = (0..60).map(|_| sent(ProducerRecord::new("t", "v"))).collect();
+        match without_key {
+            Some(one) => assert_eq!(others, [one].into(), "{name}"),
+            None => assert!(others.len() > 1, "{name}: {others:?}"),
+        }
+        close(&producer);
+    }
+}
+
+/// PART-15.
+#[test]
+fn keys_that_are_to_be_ignored_don_t_hold_records_together() {
+    let cluster = TestCluster::builder().topic("t", 3).start();
+    let producer = builder(&cluster).batch_size(1).property("partitioner.ignore.keys", "true");
+    let producer = producer.build().unwrap();
+    for _ in 0..90 {
+        producer.send(ProducerRecord::new("t", "v").key("same")).unwrap();
+    }
+    close(&producer);
+    let counts = [0, 1, 2].map(|partition| values(&cluster, "t", partition).len());
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    let keys: Vec<_> = cluster.records("t", 0).into_iter().map(|record| record.key).collect();
+    assert!(keys.iter().all(|key| key.as_deref() == Some(b"same")), "they are sent all the same");
 }
 
 /// PART-12: keys don't matter, and what goes to another topic takes no turns of this one.

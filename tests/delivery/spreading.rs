@@ -1,5 +1,7 @@
 //! Records without a key: equal shares of bytes where brokers are equal, less for slow ones.
 
+use std::time::Instant;
+
 use kafka_producer::ProducerRecord;
 use kafka_producer::testing::{Fault, TestCluster};
 
@@ -59,7 +61,7 @@ fn a_slow_broker_gets_less_and_the_others_more() {
         .buffer_memory_broker_share(1.0)
         .build()
         .unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while begun.elapsed() < ms(2_000) {
         producer.send(ProducerRecord::new("t", &[b'x'; 200])).unwrap();
     }
@@ -67,4 +69,31 @@ fn a_slow_broker_gets_less_and_the_others_more() {
     cluster.clear_faults();
     close(&producer);
     assert!(shares[2] * 4 < shares[0] && shares[2] * 4 < shares[1], "{shares:?}");
+}
+
+/// PART-18: who takes nothing for `partitioner.availability.timeout.ms` gets nothing without a key.
+#[test]
+fn a_broker_that_takes_nothing_for_too_long_gets_nothing_more() {
+    const IN_A_ROW: usize = 200;
+    let cluster = TestCluster::builder().brokers(2).topic("t", 2).start();
+    let producer = builder(&cluster)
+        .batch_size(1)
+        .property("max.in.flight.requests.per.connection", "1")
+        .property("partitioner.availability.timeout.ms", "50")
+        .build()
+        .unwrap();
+    producer.wait_ready(&["t"], LONG).unwrap();
+    let (frozen, _) = cluster.leader("t", 1).unwrap();
+    cluster.freeze_broker(frozen);
+    let send = || producer.send(ProducerRecord::new("t", "v")).unwrap().partition();
+    let begun = Instant::now();
+    let mut in_a_row = 0;
+    while in_a_row < IN_A_ROW {
+        in_a_row = if send() == 0 { in_a_row + 1 } else { 0 };
+        producer.flush(ms(1)).unwrap_or_default();
+        assert!(begun.elapsed() < LONG, "it still gets records");
+    }
+    assert_eq!((0..IN_A_ROW).filter(|_| send() == 1).count(), 0);
+    cluster.thaw_broker(frozen);
+    close(&producer);
 }

@@ -71,6 +71,36 @@ fn the_project_is_read_as_a_whole() {
     }
 }
 
+/// What no `mod` names is not compiled, and its tests don't run.
+#[test]
+fn every_file_is_part_of_the_build() {
+    let files = project();
+    let findings: Vec<_> = files.iter().filter(|file| !is_declared(file, &files)).collect();
+    assert!(findings.is_empty(), "{:?}", findings.iter().map(|f| &f.path).collect::<Vec<_>>());
+    let stray = Source::new("src/sender/stray.rs", "");
+    assert!(!is_declared(&stray, &files));
+}
+
+/// Whether Cargo finds it as a target, or a `mod` beside or above it declares it.
+fn is_declared(file: &Source, files: &[Source]) -> bool {
+    let parts: Vec<_> = file.path.trim_end_matches(".rs").split('/').collect();
+    let is_target = match parts[..] {
+        ["tests" | "examples" | "benches", _] | [.., "lib" | "main"] => true,
+        _ => !file.path.ends_with(".rs"),
+    };
+    let parts = parts.strip_suffix(&["mod"]).unwrap_or(&parts);
+    let Some((name, folder)) = parts.split_last() else { return false };
+    let folder = folder.join("/");
+    let declares = |other: &Source| {
+        let beside = other.path.rsplit_once('/').is_some_and(|(its, _)| its == folder);
+        let above = other.path.strip_suffix(".rs") == Some(&folder);
+        let by_path = ["/mod.rs", ".rs"].map(|end| format!("{name}{end}\"]"));
+        by_path.iter().any(|path| other.text.contains(path))
+            || ((beside || above) && !other.find(&format!("mod {name};")).is_empty())
+    };
+    is_target || files.iter().any(declares)
+}
+
 #[test]
 fn stations_import_only_what_lies_below_them() {
     check(rules::imports);

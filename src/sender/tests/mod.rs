@@ -59,6 +59,7 @@ struct Setup {
     max_in_flight: usize,
     produce_version: i16,
     max_age: Duration,
+    max_idle: Duration,
     callbacks: ExecutorKind,
     /// Topic `t`'s partitions, and who leads them: node id, epoch.
     leaders: Vec<(i32, i32)>,
@@ -88,6 +89,7 @@ impl Default for Setup {
             max_in_flight: 5,
             produce_version: 12,
             max_age: 300 * SECOND,
+            max_idle: 300 * SECOND,
             callbacks: ExecutorKind::Inline,
             leaders: vec![(1, 0)],
         }
@@ -159,7 +161,7 @@ impl Scenario {
         let settings = MetadataSettings {
             bootstrap: vec![("bootstrap".into(), 9092)],
             max_age: setup.max_age,
-            max_idle: 300 * SECOND,
+            max_idle: setup.max_idle,
             retry_backoff: 100 * MS,
             retry_backoff_max: SECOND,
             auto_create: true,

@@ -409,6 +409,29 @@ fn what_waits_for_a_broker_out_of_reach_brings_no_memory_back() {
     assert!(waiter.join().unwrap());
 }
 
+/// MD-13: a topic is not idle while the producer holds a record for it.
+#[test]
+fn a_topic_whose_records_wait_for_a_broker_is_not_forgotten() {
+    let mut s = Scenario::begun(|s| s.max_idle = 5 * SECOND);
+    out_of_reach(&s, 1, MonoTime::MAX);
+    let delivery = s.append(0, "waits");
+    s.settle();
+    let is_known_later = |s: &mut Scenario| {
+        let asked = s.metadata_requests;
+        s.advance(6 * SECOND);
+        s.sender.metadata.request_update();
+        s.settle();
+        assert_eq!(s.metadata_requests, asked + 1, "nothing was forgotten that is asked for again");
+        s.sender.metadata.knows("t")
+    };
+    assert!((0..3).all(|_| is_known_later(&mut s)));
+    s.client.0.borrow_mut().down.clear();
+    let sent = s.sent_one();
+    s.answer(&sent, OK, 1);
+    assert!(delivery.wait().is_ok());
+    assert!((0..2).any(|_| !is_known_later(&mut s)), "and then it is");
+}
+
 #[test]
 fn brokers_of_a_new_snapshot_are_handed_to_the_client() {
     let mut s = Scenario::new(|_| {});
