@@ -58,6 +58,57 @@ fn what_is_purged_fails_at_once_and_its_callbacks_are_told() {
 }
 
 #[test]
+fn what_is_purged_can_be_had_back() {
+    let cluster = TestCluster::builder().topic("t", 2).topic("u", 1).start();
+    let producer = lingering(&cluster);
+    let sent = [
+        to("t", 0, "a").key("k").header("h", "1").timestamp(5),
+        to("t", 1, "b").timestamp(6),
+        to("t", 0, "c").timestamp(7),
+    ];
+    let handles = producer.send_all(&sent).unwrap();
+    let other = producer.send(to("u", 0, "v")).unwrap();
+    let back = producer.purge_and_return(Purge::Topic("t")).unwrap();
+    let again: Vec<_> = back.iter().map(|r| r.to_record().partition(r.partition)).collect();
+    let [a, b, c] = sent;
+    assert_eq!(again, [a, c, b], "each partition's in their order");
+    for handle in &handles {
+        assert_eq!(failure(handle).cause, DeliveryCause::Purged);
+    }
+    assert!(other.try_get().is_none());
+    assert!(producer.purge_and_return(Purge::Topic("t")).unwrap().is_empty(), "once");
+    let sent = producer.send_all(&again).unwrap();
+    close(&producer);
+    assert!(sent.iter().all(|handle| handle.try_get().is_some_and(|fate| fate.is_ok())));
+    assert_eq!((cluster.count("t"), cluster.count("u")), (3, 1));
+    assert!(producer.purge_and_return(Purge::All).unwrap().is_empty());
+}
+
+/// Time to drain is longer than the records' own: it is theirs that is over.
+#[test]
+fn a_close_gives_back_what_expires_meanwhile() {
+    let cluster = TestCluster::builder().topic("t", 1).topic("u", 1).start();
+    let builder = builder(&cluster).request_timeout(ms(200)).delivery_timeout(ms(400));
+    let producer = builder.linger(Duration::ZERO).build().unwrap();
+    producer.wait_ready(&["t", "u"], LONG).unwrap();
+    let silence = cluster.inject(Fault::produce().topic("u").always().silence());
+    let in_doubt = producer.send(to("u", 0, "in doubt")).unwrap();
+    assert!(cluster.wait_for_fault(silence, 1, LONG), "nothing is sent");
+    cluster.stop_broker(1);
+    let values = ["a", "b", "c"];
+    let handles = producer.send_all(&values.map(|value| to("t", 0, value))).unwrap();
+    let report = producer.close_and_return(LONG);
+    assert_eq!((report.failed, report.aborted_records), (4, 0), "{report:?}");
+    let back = report.not_sent.iter().map(|record| record.value.as_deref().unwrap());
+    assert!(back.eq(values.map(str::as_bytes)), "{:?}", report.not_sent);
+    for handle in &handles {
+        let error = failure(handle);
+        assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Timeout, Persisted::No));
+    }
+    assert_eq!(failure(&in_doubt).persisted, Persisted::Unknown);
+}
+
+#[test]
 fn a_callback_may_purge() {
     let cluster = TestCluster::builder().topic("t", 1).topic("u", 1).start();
     let producer = lingering(&cluster);

@@ -16,6 +16,26 @@ use crate::time::MonoTime;
 use crate::transaction::Stamp;
 use crate::types::NodeId;
 
+/// A copy of a batch that is surely not in the log, for whoever wants its records back.
+#[derive(Clone, Debug)]
+pub(crate) struct UnsentBatch {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) records: RecordBatchBuilder,
+}
+
+impl UnsentBatch {
+    /// Of a batch that has its bytes: no request is under way.
+    pub(crate) fn of(batch: &ProducerBatch) -> Self {
+        debug_assert!(!batch.maybe_persisted, "it may be in the log");
+        Self {
+            topic: Arc::clone(batch.result.topic()),
+            partition: batch.result.partition(),
+            records: batch.builder.clone(),
+        }
+    }
+}
+
 /// Records of one partition that travel, succeed and fail together.
 ///
 /// Filled by users' threads under the partition's lock, then owned by the sender. While a request

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::accumulator::batch::UnsentBatch;
 use crate::completion::FlushToken;
 use crate::planted::{Defect, is_planted};
 use crate::sync::atomic::AtomicUsize;
@@ -54,6 +55,8 @@ pub(crate) struct PurgeOrder {
     pub(crate) partition: Option<i32>,
     /// How many records were given up.
     pub(crate) purged: Arc<AtomicUsize>,
+    /// Where they are left, if they are wanted back.
+    pub(crate) kept: Option<Arc<Mutex<Vec<UnsentBatch>>>>,
     /// Dropped when it is done.
     pub(crate) done: FlushToken,
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::core::Core;
 use super::owned::OwnedRecord;
 use super::record::Headers;
+use crate::accumulator::batch::UnsentBatch;
 use crate::accumulator::inbox::Event;
 use crate::completion::{in_callback, log_now, refuse_in_callback};
 use crate::error::Error;
-use crate::sender::thread::UnsentBatch;
 use crate::sync::Arc;
 
 /// What `close` achieved within its time.
@@ -25,9 +25,12 @@ pub struct CloseReport {
     /// How many of those may be in the log all the same: they were sent, and no answer came. The
     /// others are surely not.
     pub unknown: usize,
-    /// Those that are surely not in the log, in the order of their partitions: to be kept, or sent
-    /// elsewhere. Only [`close_and_return`](crate::KafkaProducer::close_and_return) gives them
-    /// back, and once; otherwise it is empty.
+    /// Those that are surely not in the log, each partition's in their order: to be kept, or sent
+    /// elsewhere. Those of [`failed`](Self::failed) are here too that reached
+    /// `delivery.timeout.ms`, with cause [`Timeout`](crate::DeliveryCause::Timeout), and are as
+    /// surely not in the log. Only
+    /// [`close_and_return`](crate::KafkaProducer::close_and_return) gives them back, and once;
+    /// otherwise it is empty.
     pub not_sent: Vec<OwnedRecord>,
     /// Callbacks that had not finished when the time was over; those not begun never will be.
     /// Callbacks that the program's own [`Executor`](crate::Executor) has ever dropped count too.
@@ -64,7 +67,7 @@ fn share_of_callbacks(timeout: Duration) -> Duration {
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// The records of a batch, read from its bytes.
-fn records(batch: &UnsentBatch) -> impl Iterator<Item = OwnedRecord> {
+pub(super) fn records(batch: &UnsentBatch) -> impl Iterator<Item = OwnedRecord> {
     // We wrote these bytes ourselves.
     batch.records.records().filter_map(Result::ok).map(|record| OwnedRecord {
         topic: Arc::clone(&batch.topic),

@@ -357,10 +357,11 @@ impl KafkaProducer {
         self.handle.core.close(timeout, false)
     }
 
-    /// As [`close`](Self::close), and gives back the records that were given up and are surely not
-    /// in the log, in [`CloseReport::not_sent`]: for a program that keeps them for its next start,
-    /// or has another cluster to send them to. Their handles and callbacks are told as ever. Costs
-    /// a copy of those records' memory.
+    /// As [`close`](Self::close), and gives back the records that were given up, or reached
+    /// `delivery.timeout.ms` meanwhile, and are surely not in the log, in
+    /// [`CloseReport::not_sent`]: for a program that keeps them for its next start, or has another
+    /// cluster to send them to. Their handles and callbacks are told as ever. Costs a copy of those
+    /// records' memory.
     pub fn close_and_return(&self, timeout: Duration) -> CloseReport {
         self.handle.core.close(timeout, true)
     }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::KafkaProducer;
+use super::close::records;
 use super::core::Core;
+use super::owned::OwnedRecord;
+use crate::accumulator::batch::UnsentBatch;
 use crate::accumulator::inbox::{Event, PurgeOrder};
 use crate::completion::{FlushWait, refuse_in_inline_callback};
 use crate::error::Error;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Arc, Mutex};
 
 /// What [`KafkaProducer::purge`] is to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +46,30 @@ impl KafkaProducer {
     /// [`Error::InCallback`] inside a callback on the sender's own thread, [`Error::Forked`] in a
     /// forked child.
     pub fn purge(&self, what: Purge<'_>) -> Result<usize, Error> {
-        self.handle.core.purge(what)
+        self.handle.core.purge(what, None)
+    }
+
+    /// As [`purge`](Self::purge), and gives the records back, each partition's in their order: to
+    /// be sent elsewhere, or again. Costs a copy of their memory.
+    ///
+    /// # Errors
+    /// As [`purge`](Self::purge). After [`Error::WaitTimeout`] the records are given up and not
+    /// given back.
+    pub fn purge_and_return(&self, what: Purge<'_>) -> Result<Vec<OwnedRecord>, Error> {
+        let kept = Arc::default();
+        self.handle.core.purge(what, Some(&kept))?;
+        let batches = std::mem::take(&mut *kept.lock());
+        Ok(batches.iter().flat_map(records).collect())
     }
 }
 
 impl Core {
-    fn purge(&self, what: Purge<'_>) -> Result<usize, Error> {
+    /// Leaves what is purged in `kept`, if there is such a place.
+    fn purge(
+        &self,
+        what: Purge<'_>,
+        kept: Option<&Arc<Mutex<Vec<UnsentBatch>>>>,
+    ) -> Result<usize, Error> {
         self.process.check()?;
         refuse_in_inline_callback("purge")?;
         let (topic, partition) = match what {
@@ -62,6 +83,7 @@ impl Core {
             topic: topic.map(Arc::from),
             partition,
             purged: Arc::clone(&purged),
+            kept: kept.map(Arc::clone),
             done: done.token(0, 0),
         };
         self.accumulator.inbox.push(Event::Purge(order));

@@ -344,6 +344,10 @@ impl<C: KafkaClient> Sender<C> {
         cause: DeliveryCause,
         now: MonoTime,
     ) {
+        if cause == DeliveryCause::Timeout && !batch.maybe_persisted {
+            // As good as given up by a close: the record itself is at no fault.
+            self.keep_unsent(&batch);
+        }
         let error = self.delivery_error(id, &batch, cause, now);
         self.record_failure(id, &batch, now);
         self.complete(id, batch, Outcome::Failed(error));

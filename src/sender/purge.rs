@@ -1,6 +1,7 @@
 //! Giving up what was never sent, by a user's wish.
 
 use super::Sender;
+use crate::accumulator::batch::UnsentBatch;
 use crate::accumulator::inbox::PurgeOrder;
 use crate::client::KafkaClient;
 use crate::error::DeliveryCause;
@@ -22,6 +23,9 @@ impl<C: KafkaClient> Sender<C> {
             }
             for batch in unsent {
                 order.purged.fetch_add(batch.record_count() as usize, Ordering::AcqRel);
+                if let Some(kept) = &order.kept {
+                    kept.lock().push(UnsentBatch::of(&batch));
+                }
                 self.fail(id, batch, DeliveryCause::Purged, now);
             }
             self.look(id, now);

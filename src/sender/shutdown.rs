@@ -10,14 +10,13 @@
 use std::time::Duration;
 
 use super::Sender;
-use super::thread::{Ended, UnsentBatch};
-use crate::accumulator::batch::ProducerBatch;
+use super::thread::Ended;
+use crate::accumulator::batch::{ProducerBatch, UnsentBatch};
 use crate::accumulator::inbox::{Event, PartitionId};
 use crate::client::KafkaClient;
 use crate::completion::Outcome;
 use crate::error::{DeliveryCause, Error};
 use crate::planted::{Defect, is_planted};
-use crate::sync::Arc;
 use crate::time::MonoTime;
 
 /// Where the producer's end stands.
@@ -160,7 +159,7 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Fails a batch for good; what is surely not in the log may be wanted back.
+    /// Fails a batch for good.
     fn abort_batch(
         &mut self,
         id: PartitionId,
@@ -173,16 +172,16 @@ impl<C: KafkaClient> Sender<C> {
             self.ended.unknown += records;
         } else {
             self.ended.not_sent += records;
-            if self.keeps_unsent {
-                let queue = &self.index.partition(id).queue;
-                self.ended.unsent.push(UnsentBatch {
-                    topic: Arc::clone(&queue.topic),
-                    partition: queue.partition,
-                    records: batch.builder.clone(),
-                });
-            }
+            self.keep_unsent(&batch);
         }
         self.fail(id, batch, cause.clone(), now);
+    }
+
+    /// A batch fails that is surely not in the log: whoever closes may want it back.
+    pub(super) fn keep_unsent(&mut self, batch: &ProducerBatch) {
+        if self.keeps_unsent {
+            self.ended.unsent.push(UnsentBatch::of(batch));
+        }
     }
 
     /// All partitions, also those that no thread has told of yet.

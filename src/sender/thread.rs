@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Sender;
+use crate::accumulator::batch::UnsentBatch;
 use crate::client::KafkaClient;
 use crate::completion::CallbackExecutor;
-use crate::record::RecordBatchBuilder;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::threads::spawn_named;
@@ -45,16 +45,9 @@ pub(crate) struct Ended {
     pub(crate) not_sent: usize,
     /// Records that were given up and may be in the log.
     pub(crate) unknown: usize,
-    /// The batches of `not_sent`, if they are wanted back.
+    /// If they are wanted back: the batches of `not_sent`, and those of `failed` whose time ran
+    /// out before they were sent.
     pub(crate) unsent: Vec<UnsentBatch>,
-}
-
-/// A batch that is surely not in the log.
-#[derive(Clone, Debug)]
-pub(crate) struct UnsentBatch {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) records: RecordBatchBuilder,
 }
 
 impl Ending {

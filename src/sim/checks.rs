@@ -88,7 +88,8 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
     }
     let is_given_up = |error: &Error| {
         matches!(error, Error::Delivery(failure)
-            if failure.cause == DeliveryCause::Closed && failure.persisted == Persisted::No)
+            if matches!(failure.cause, DeliveryCause::Closed | DeliveryCause::Timeout)
+                && failure.persisted == Persisted::No)
     };
     if entry.given_back && !fate.as_ref().is_err_and(is_given_up) {
         return Err(format!("it was given back, and its fate is {fate:?}"));

@@ -11,8 +11,13 @@ use crate::types::NodeId;
 fn purge(s: &mut Scenario, topic: Option<&str>, partition: Option<i32>) -> usize {
     let (done, purged) = (FlushWait::begin(), Arc::new(AtomicUsize::new(0)));
     let topic = topic.map(Arc::from);
-    let order =
-        PurgeOrder { topic, partition, purged: Arc::clone(&purged), done: done.token(0, 0) };
+    let order = PurgeOrder {
+        topic,
+        partition,
+        purged: Arc::clone(&purged),
+        kept: None,
+        done: done.token(0, 0),
+    };
     s.accumulator.inbox.push(Event::Purge(order));
     s.settle();
     assert!(done.is_over());
@@ -128,7 +133,8 @@ fn a_sender_that_has_ended_has_nothing_to_purge() {
     let now = s.now();
     s.sender.end(now);
     let (done, purged) = (FlushWait::begin(), Arc::new(AtomicUsize::new(0)));
-    let order = PurgeOrder { topic: None, partition: None, purged, done: done.token(0, 0) };
+    let order =
+        PurgeOrder { topic: None, partition: None, purged, kept: None, done: done.token(0, 0) };
     s.accumulator.inbox.push(Event::Purge(order));
     assert!(done.is_over());
 }
