@@ -20,7 +20,7 @@ use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
 use crate::time::Clock;
-#[cfg(all(test, loom))]
+#[cfg(test)]
 use crate::time::MonoTime;
 
 /// A thread pool of the program's own, to run callbacks on in place of the producer's threads.
@@ -277,6 +277,12 @@ impl CallbackExecutor {
             callbacks: self.pool.outstanding().saturating_add(dropped),
             threads_stuck: threads.iter().filter(|state| state.may_be_in_user_code()).count(),
         }
+    }
+
+    /// Whether a close waits, or has waited.
+    #[cfg(test)]
+    pub(super) fn is_being_closed(&self) -> bool {
+        self.pool.limits().end < MonoTime::MAX
     }
 
     /// In a model: waits until all threads have ended, detached ones too.

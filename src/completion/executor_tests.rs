@@ -311,24 +311,28 @@ fn a_stuck_callback_does_not_hold_close_up() {
 /// The thread that is stuck counts for both, and none of them waits longer than the more hurried.
 #[test]
 fn closes_at_the_same_time_end_with_the_first_that_gives_up() {
-    let executor = threads(1);
-    let (begun, begins) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let stuck = callback(move || {
-        begun.send(()).unwrap();
-        released.recv().unwrap();
-    });
-    submit(&executor, &Arc::new(Lane::new()), vec![stuck, callback(|| panic!("it must not run"))]);
-    begins.recv().unwrap();
-    executor.expect_no_more();
-    let [patient, hurried] = thread::scope(|scope| {
-        let patient = scope.spawn(|| executor.close(LONG));
-        let hurried = executor.close(NO_TIME);
-        [patient.join().unwrap(), hurried]
-    });
-    assert_eq!(hurried, CallbacksLeft { callbacks: 2, threads_stuck: 1 });
-    assert_eq!(patient, hurried);
-    release.send(()).unwrap();
+    for round in 0..100 {
+        let executor = threads(1);
+        let (begun, begins) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let stuck = callback(move || {
+            begun.send(()).unwrap();
+            released.recv().unwrap();
+        });
+        let behind = callback(|| panic!("it must not run"));
+        submit(&executor, &Arc::new(Lane::new()), vec![stuck, behind]);
+        begins.recv().unwrap();
+        executor.expect_no_more();
+        let [patient, hurried] = thread::scope(|scope| {
+            let patient = scope.spawn(|| racing::in_time(|| executor.close(racing::LIMIT)));
+            racing::meet(round, || executor.is_being_closed());
+            let hurried = executor.close(NO_TIME);
+            [patient.join().unwrap(), hurried]
+        });
+        assert_eq!(hurried, CallbacksLeft { callbacks: 2, threads_stuck: 1 });
+        assert_eq!(patient, hurried);
+        release.send(()).unwrap();
+    }
 }
 
 #[test]

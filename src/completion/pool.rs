@@ -358,6 +358,11 @@ impl Pool {
         self.ending.notify_all();
     }
 
+    #[cfg(test)]
+    pub(super) fn limits(&self) -> Limits {
+        self.run_queue.lock().limits
+    }
+
     /// Waits until all threads have ended; false if some have not by that one of the limits.
     pub(super) fn wait_for_end(&self, clock: &Clock, until: impl Fn(&Limits) -> MonoTime) -> bool {
         let mut queue = self.run_queue.lock();
