@@ -8,8 +8,9 @@ use std::time::Duration;
 use common::{LONG, builder};
 use kafka_producer::testing::{MockProducer, TestCluster};
 use kafka_producer::{
-    BoxedCallback, ClusterView, DeliveryCause, Error, PartitionError, PartitionInfo,
-    PartitionInput, Persisted, Producer, ProducerRecord, RecordMetadata, murmur2_partition,
+    BoxedCallback, ClusterView, Delivery, DeliveryCause, Error, Metrics, OwnedRecord,
+    PartitionError, PartitionInfo, PartitionInput, Persisted, Producer, ProducerRecord, Purge,
+    RecordMetadata, murmur2_partition,
 };
 
 type Told = Arc<Mutex<Vec<Result<RecordMetadata, Error>>>>;
@@ -239,4 +240,50 @@ fn the_real_producer_and_the_mock_do_the_same_behind_the_trait() {
         assert_eq!(told[0].as_ref().unwrap().offset(), Some(2));
     }
     assert_eq!((cluster.count("orders"), mock.history().len()), (8, 8));
+}
+
+/// What is lost and what comes back, by a program that knows no more than the trait.
+fn given_back(producer: &dyn Producer) -> [Vec<OwnedRecord>; 3] {
+    let send = |partition, value| {
+        let record = ProducerRecord::new("t", value).partition(partition).key("k").timestamp(5);
+        producer.send(record).unwrap()
+    };
+    let cause = |delivery: &Delivery| match delivery.try_get() {
+        Some(Err(Error::Delivery(failure))) => (failure.cause.clone(), failure.persisted),
+        fate => panic!("not failed: {fate:?}"),
+    };
+    let purged = [send(0, "a"), send(1, "b"), send(0, "c")];
+    assert_eq!(producer.purge(Purge::Topic("u")).unwrap(), 0);
+    assert_eq!(producer.purge(Purge::Partition("t", 1)).unwrap(), 1);
+    assert!(purged[0].try_get().is_none());
+    let back = producer.purge_and_return(Purge::Topic("t")).unwrap();
+    assert!(purged.iter().all(|d| cause(d) == (DeliveryCause::Purged, Persisted::No)));
+    let closed = send(1, "d");
+    let first = producer.close_and_return(Duration::ZERO);
+    assert_eq!((first.aborted_records, first.unknown, first.delivered), (1, 0, 0));
+    assert_eq!(cause(&closed), (DeliveryCause::Closed, Persisted::No));
+    let again = producer.close_and_return(LONG);
+    assert_eq!(again.aborted_records, 1);
+    assert!(producer.purge_and_return(Purge::All).unwrap().is_empty());
+    [back, first.not_sent, again.not_sent]
+}
+
+#[test]
+fn the_real_producer_and_the_mock_give_the_same_back() {
+    let cluster = TestCluster::builder().topic("t", 2).start();
+    let real = builder(&cluster).linger(LONG).build().unwrap();
+    real.wait_ready(&["t"], LONG).unwrap();
+    let mock = MockProducer::builder().topic("t", 2).manual().build();
+    let shared: Arc<dyn Producer> = Arc::new(mock);
+    let back = given_back(&shared);
+    let values = |records: &[OwnedRecord]| -> Vec<_> {
+        records.iter().map(|record| record.value.clone().unwrap()).collect()
+    };
+    assert_eq!(
+        back.each_ref().map(|b| values(b)),
+        [vec![b"a".to_vec(), b"c".to_vec()], vec![b"d".to_vec()], vec![]]
+    );
+    assert_eq!(given_back(&real), back);
+    assert_eq!(cluster.count("t"), 0);
+    assert_eq!(shared.metrics(), Metrics::default());
 }

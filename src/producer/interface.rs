@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use super::{
-    CloseReport, KafkaProducer, Partial, PartitionInfo, ProducerRecord, Refused, RefusedWith,
+    CloseReport, KafkaProducer, OwnedRecord, Partial, PartitionInfo, ProducerRecord, Purge,
+    Refused, RefusedWith,
 };
 use crate::accumulator::Patience;
 use crate::completion::{Callback, Delivery, UserCallback};
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::sync::Arc;
 
 /// A callback as the trait [`Producer`] takes it; [`KafkaProducer::send_with`] boxes it by itself.
@@ -117,8 +119,26 @@ pub trait Producer: Send + Sync {
     /// As there.
     fn wait_ready(&self, topics: &[&str], timeout: Duration) -> Result<(), Error>;
 
+    /// As [`KafkaProducer::metrics`].
+    fn metrics(&self) -> Metrics;
+
+    /// As [`KafkaProducer::purge`].
+    ///
+    /// # Errors
+    /// As there.
+    fn purge(&self, what: Purge<'_>) -> Result<usize, Error>;
+
+    /// As [`KafkaProducer::purge_and_return`].
+    ///
+    /// # Errors
+    /// As there.
+    fn purge_and_return(&self, what: Purge<'_>) -> Result<Vec<OwnedRecord>, Error>;
+
     /// As [`KafkaProducer::close`].
     fn close(&self, timeout: Duration) -> CloseReport;
+
+    /// As [`KafkaProducer::close_and_return`].
+    fn close_and_return(&self, timeout: Duration) -> CloseReport;
 }
 
 impl KafkaProducer {
@@ -189,8 +209,24 @@ impl Producer for KafkaProducer {
         self.wait_ready(topics, timeout)
     }
 
+    fn metrics(&self) -> Metrics {
+        self.metrics()
+    }
+
+    fn purge(&self, what: Purge<'_>) -> Result<usize, Error> {
+        self.purge(what)
+    }
+
+    fn purge_and_return(&self, what: Purge<'_>) -> Result<Vec<OwnedRecord>, Error> {
+        self.purge_and_return(what)
+    }
+
     fn close(&self, timeout: Duration) -> CloseReport {
         self.close(timeout)
+    }
+
+    fn close_and_return(&self, timeout: Duration) -> CloseReport {
+        self.close_and_return(timeout)
     }
 }
 
@@ -255,8 +291,24 @@ macro_rules! pass_on {
                 (**self).wait_ready(topics, timeout)
             }
 
+            fn metrics(&self) -> Metrics {
+                (**self).metrics()
+            }
+
+            fn purge(&self, what: Purge<'_>) -> Result<usize, Error> {
+                (**self).purge(what)
+            }
+
+            fn purge_and_return(&self, what: Purge<'_>) -> Result<Vec<OwnedRecord>, Error> {
+                (**self).purge_and_return(what)
+            }
+
             fn close(&self, timeout: Duration) -> CloseReport {
                 (**self).close(timeout)
+            }
+
+            fn close_and_return(&self, timeout: Duration) -> CloseReport {
+                (**self).close_and_return(timeout)
             }
         }
     };

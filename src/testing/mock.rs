@@ -10,12 +10,13 @@ use crate::completion::{
     BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted, TimeSpent};
+use crate::metrics::Metrics;
 use crate::producer::key_hash::murmur2_partition;
 use crate::producer::partitioner::{ClusterView, PartitionInput, Partitioner, ask};
 use crate::producer::record::validate_topic;
 use crate::producer::{
-    BoxedCallback, CloseReport, OwnedRecord, PartitionInfo, Producer, ProducerRecord, Refused,
-    RefusedWith,
+    BoxedCallback, CloseReport, OwnedRecord, PartitionInfo, Producer, ProducerRecord, Purge,
+    Refused, RefusedWith,
 };
 use crate::record::estimate_size_upper_bound;
 use crate::sync::{Arc, Mutex};
@@ -96,6 +97,7 @@ struct State {
 struct Pending {
     result: Arc<BatchResult>,
     facts: RecordFacts,
+    record: OwnedRecord,
     offset: i64,
     callback: Option<Callback>,
 }
@@ -238,21 +240,23 @@ impl MockProducer {
         let partition = partition?;
         let topic: Arc<str> = record.topic().into();
         let timestamp = record.explicit_timestamp().unwrap_or(0);
-        state.history.push(OwnedRecord {
+        let owned = OwnedRecord {
             topic: Arc::clone(&topic),
             partition,
             key: record.key_bytes().map(<[u8]>::to_vec),
             value: record.value_bytes().map(<[u8]>::to_vec),
             headers: record.header_list().clone().into_owned(),
             timestamp,
-        });
+        };
+        state.history.push(owned.clone());
         let next = state.next_offsets.entry((Arc::clone(&topic), partition)).or_default();
         let offset = *next;
         *next += 1;
         let facts = RecordFacts::new(0, timestamp, record.key_bytes(), record.value_bytes());
         let result = Arc::new(BatchResult::new(topic, partition, Arc::new(Unheard)));
         let delivery = Delivery::new(Arc::clone(&result), facts);
-        let pending = Pending { result, facts, offset, callback: callback.take() };
+        let callback = callback.take();
+        let pending = Pending { result, facts, record: owned, offset, callback };
         if self.shared.made.manual {
             state.pending.push_back(pending);
         } else {
@@ -267,6 +271,50 @@ impl MockProducer {
         let state = self.shared.state.lock();
         let ended = state.closed.then_some(Error::Closed);
         ended.or_else(|| state.partitions.clone()).map_or(Ok(()), Err)
+    }
+
+    /// Fails what is undecided and named, and gives it back in the order in which it was sent.
+    fn give_up(&self, what: Purge<'_>) -> Vec<OwnedRecord> {
+        let purged: Vec<_> = {
+            let mut state = self.shared.state.lock();
+            let all = std::mem::take(&mut state.pending).into_iter();
+            let (purged, kept) = all.partition(|pending| pending.is_named_by(what));
+            state.pending = kept;
+            purged.into()
+        };
+        purged.into_iter().map(|pending| pending.give_up(DeliveryCause::Purged)).collect()
+    }
+
+    /// Delivers all undecided records, or fails them where there is no time at all, as the real one
+    /// does. A second call tells the same as the first, and gives nothing back.
+    fn end(&self, timeout: Duration, gives_back: bool) -> CloseReport {
+        let mut report = CloseReport::default();
+        if let Err(refused) = crate::completion::refuse_in_callback("close") {
+            report.refused = Some(refused);
+            return report;
+        }
+        {
+            let mut state = self.shared.state.lock();
+            state.closed = true;
+            if let Some(report) = &state.report {
+                return report.clone();
+            }
+        }
+        let mut given_up = Vec::new();
+        for pending in self.take_all() {
+            if timeout.is_zero() {
+                report.aborted_records += 1;
+                given_up.push(pending.give_up(DeliveryCause::Closed));
+            } else {
+                report.delivered += 1;
+                pending.deliver();
+            }
+        }
+        let mut report = self.shared.state.lock().report.get_or_insert(report).clone();
+        if gives_back {
+            report.not_sent = given_up;
+        }
+        report
     }
 
     fn take_all(&self) -> VecDeque<Pending> {
@@ -319,6 +367,23 @@ impl Pending {
 
     fn fail(mut self, cause: DeliveryCause, persisted: Persisted) {
         self.fail_here(cause, persisted);
+    }
+
+    /// Fails it as surely not in the log; gives it back.
+    fn give_up(self, cause: DeliveryCause) -> OwnedRecord {
+        let record = self.record.clone();
+        self.fail(cause, Persisted::No);
+        record
+    }
+
+    fn is_named_by(&self, what: Purge<'_>) -> bool {
+        match what {
+            Purge::All => true,
+            Purge::Topic(topic) => *self.record.topic == *topic,
+            Purge::Partition(topic, partition) => {
+                *self.record.topic == *topic && self.record.partition == partition
+            }
+        }
     }
 
     fn fail_here(&mut self, cause: DeliveryCause, persisted: Persisted) {
@@ -424,31 +489,27 @@ impl Producer for MockProducer {
         topics.iter().try_for_each(|topic| self.partitions_for(topic).map(drop))
     }
 
+    /// There is nothing to measure: those of a producer that has done nothing.
+    fn metrics(&self) -> Metrics {
+        Metrics::default()
+    }
+
+    fn purge(&self, what: Purge<'_>) -> Result<usize, Error> {
+        Ok(self.give_up(what).len())
+    }
+
+    fn purge_and_return(&self, what: Purge<'_>) -> Result<Vec<OwnedRecord>, Error> {
+        Ok(self.give_up(what))
+    }
+
     /// Delivers all undecided records; with no time at all, fails them instead, as the real one
     /// does. A second call tells the same as the first.
     fn close(&self, timeout: Duration) -> CloseReport {
-        let mut report = CloseReport::default();
-        if let Err(refused) = crate::completion::refuse_in_callback("close") {
-            report.refused = Some(refused);
-            return report;
-        }
-        {
-            let mut state = self.shared.state.lock();
-            state.closed = true;
-            if let Some(report) = &state.report {
-                return report.clone();
-            }
-        }
-        for pending in self.take_all() {
-            if timeout.is_zero() {
-                report.aborted_records += 1;
-                pending.fail(DeliveryCause::Closed, Persisted::No);
-            } else {
-                report.delivered += 1;
-                pending.deliver();
-            }
-        }
-        self.shared.state.lock().report.get_or_insert(report).clone()
+        self.end(timeout, false)
+    }
+
+    fn close_and_return(&self, timeout: Duration) -> CloseReport {
+        self.end(timeout, true)
     }
 }
 
