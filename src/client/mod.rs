@@ -31,9 +31,9 @@ use crate::types::{HostAndPort, NodeId};
 pub(crate) use network_client::NetworkClient;
 #[cfg(test)]
 use request::request_frame;
+pub(crate) use resolver::{Lookup, ResolverThread, ThreadResolver};
 #[cfg(test)]
 use resolver::{Resolved, Resolver};
-pub(crate) use resolver::{ResolverThread, ThreadResolver};
 
 /// What the client needs to know of the producer's configuration.
 #[derive(Clone, Debug)]

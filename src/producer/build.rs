@@ -1,6 +1,8 @@
 //! From configuration to a running producer: no I/O here, but for the threads' start.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::core::Core;
@@ -11,8 +13,8 @@ use crate::accumulator::inbox::Inbox;
 use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
-use crate::client::{ClientConfig, NetworkClient, ThreadResolver};
-use crate::completion::{CallbackExecutor, EventListener, Executor, ExecutorKind, Slots};
+use crate::client::{ClientConfig, Lookup, NetworkClient, ThreadResolver};
+use crate::completion::{CallbackExecutor, EventListener, Executor, ExecutorKind, Slots, guarded};
 use crate::config::{ProducerBuilder, ProducerConfig, RecordingLevel};
 use crate::error::Error;
 use crate::event::ProducerEvent;
@@ -56,6 +58,7 @@ pub(crate) struct Parts {
     partitioner: Option<Arc<dyn Partitioner>>,
     interceptors: Vec<Named>,
     events: Option<EventListener>,
+    lookup: Option<Arc<Lookup>>,
 }
 
 /// Values that no key can name, and the end of building.
@@ -90,6 +93,27 @@ impl ProducerBuilder {
     /// counted in the log.
     pub fn on_event(mut self, listener: impl Fn(&ProducerEvent) + Send + Sync + 'static) -> Self {
         self.parts.events = Some(EventListener::new(listener));
+        self
+    }
+
+    /// Has this closure find the addresses of a host, with the port that they are to have, in place
+    /// of the system's resolver: for names that are in a service registry, or for addresses behind
+    /// a tunnel. `client.dns.lookup` says nothing then.
+    ///
+    /// It is asked for `bootstrap.servers` and for the hosts that brokers name, each time that a
+    /// connection is to be made; an address that is given as such is taken as it is. All addresses
+    /// are tried. An error, or no address at all, counts as a connection that failed: it is tried
+    /// again after `reconnect.backoff.ms`, and its text stands in the causes of time-outs.
+    ///
+    /// It runs on the resolver's thread, never on the sender's, one name at a time, and may take
+    /// its time: other names wait for it, and nothing else. A panic counts as an error. One that is
+    /// still asking when a close's time is over is left to itself
+    /// ([`CloseReport::threads_stuck`](crate::CloseReport::threads_stuck)).
+    pub fn resolve_with(
+        mut self,
+        lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.lookup = Some(Arc::new(lookup));
         self
     }
 
@@ -154,11 +178,25 @@ fn start(config: ProducerConfig, parts: &Parts) -> Result<KafkaProducer, Error> 
     let clock = Clock::system();
     let (net, waker) = MioNet::new(clock.clone()).map_err(refused_by_system)?;
     let seed = seed(&clock, Process::current());
-    let resolver = ThreadResolver::new(Arc::clone(&waker) as _);
+    let wake = Arc::clone(&waker) as _;
+    let resolver = match parts.lookup.clone() {
+        Some(lookup) => ThreadResolver::with_lookup(wake, guarded_lookup(lookup)),
+        None => ThreadResolver::new(wake),
+    };
     start_in(config, parts, Surroundings { clock, net, waker, resolver, seed })
 }
 
-fn refused_by_system(error: std::io::Error) -> Error {
+/// The user's lookup: what panics there is an error of it.
+fn guarded_lookup(lookup: Arc<Lookup>) -> Box<Lookup> {
+    Box::new(move |host, port| {
+        let mut found = Ok(Vec::new());
+        guarded(|| found = lookup(host, port))
+            .map_err(|panic| io::Error::other(format!("the lookup panicked: {panic}")))?;
+        found
+    })
+}
+
+fn refused_by_system(error: io::Error) -> Error {
     Error::Config(format!("the system refuses what a producer needs: {error}").into())
 }
 
@@ -324,7 +362,7 @@ mod tests {
         let lookup = move |_: &str, _| {
             let _ = asked.send(());
             let _ = stuck.recv();
-            Err(std::io::ErrorKind::NotFound.into())
+            Err(io::ErrorKind::NotFound.into())
         };
         let clock = Clock::system();
         let (net, waker) = MioNet::new(clock.clone()).unwrap();

@@ -35,7 +35,7 @@ pub struct CloseReport {
     /// Callbacks that had not finished when the time was over; those not begun never will be.
     /// Callbacks that the program's own [`Executor`](crate::Executor) has ever dropped count too.
     pub callbacks_left: usize,
-    /// Threads that were in user code, or in the system's name resolution, when the time was over
+    /// Threads that were in user code, or in name resolution, when the time was over
     /// and were left to themselves.
     pub threads_stuck: usize,
     /// Why nothing was closed: the call was made inside a callback ([`Error::InCallback`]) or in a

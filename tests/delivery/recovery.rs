@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kafka_producer::testing::{Fault, TestCluster};
-use kafka_producer::{DeliveryCause, KafkaProducer, Persisted, ProducerRecord};
+use kafka_producer::{DeliveryCause, Error, KafkaProducer, Persisted, ProducerRecord};
 
 use crate::common::{LONG, builder, close, delivered, failure, impatient, ms, timed, values};
 
@@ -73,6 +73,43 @@ fn a_cluster_that_is_replaced_as_a_whole_is_found_by_its_old_name() {
     assert_eq!(values(&old, "t", 0), ["0"]);
     assert_eq!(values(&new, "t", 0), ["1", "2"]);
     close(&producer);
+}
+
+/// As in a service registry whose entry is changed. The names are no system's.
+#[test]
+fn a_name_that_moves_is_looked_up_again_by_the_programs_own_rule() {
+    let old = TestCluster::builder().topic("t", 1).start();
+    let new = TestCluster::builder().topic("t", 1).start();
+    let address =
+        |cluster: &TestCluster| cluster.bootstrap_servers().parse::<SocketAddr>().unwrap();
+    let registry = Arc::new(Mutex::new(Ok(address(&old))));
+    let (asks, asked) = std::sync::mpsc::channel();
+    let (entry, fails) = (Arc::clone(&registry), std::sync::atomic::AtomicBool::new(true));
+    let lookup = move |host: &str, port: u16| {
+        asks.send((host.to_owned(), port, std::thread::current().name().map(str::to_owned)))
+            .unwrap();
+        // What goes wrong at first is tried again.
+        assert!(!fails.swap(false, std::sync::atomic::Ordering::SeqCst), "as planned");
+        (*entry.lock().unwrap()).map(|address| vec![address]).map_err(io::Error::from)
+    };
+    let producer = impatient("kafka.registry:7").resolve_with(lookup).build().unwrap();
+    let send = |value: &str| producer.send(ProducerRecord::new("t", value).partition(0)).unwrap();
+    delivered(&send("0"));
+
+    *registry.lock().unwrap() = Err(io::ErrorKind::NotFound);
+    old.stop_broker(1);
+    let delivery = send("1");
+    let refused = producer.wait_ready(&["other"], ms(300)).unwrap_err();
+    assert!(matches!(refused, Error::MetadataTimeout { .. }), "{refused:?}");
+    *registry.lock().unwrap() = Ok(address(&new));
+    delivered(&delivery);
+    assert_eq!((values(&old, "t", 0), values(&new, "t", 0)), (vec!["0".into()], vec!["1".into()]));
+    close(&producer);
+    let asked: Vec<_> = asked.try_iter().collect();
+    assert!(asked.len() >= 3, "{asked:?}");
+    let resolver = Some("kafka-producer-resolver".to_owned());
+    let expected = ("kafka.registry".to_owned(), 7, resolver);
+    assert!(asked.iter().all(|ask| *ask == expected), "{asked:?}");
 }
 
 #[test]
