@@ -39,7 +39,8 @@
 //! `send` waits only while it doesn't know the topic yet, or while the buffer is full, and then for
 //! `max.block.ms` at most. [`try_send`](KafkaProducer::try_send) never waits: it gives the record
 //! back instead, and [`try_send_with`](KafkaProducer::try_send_with) the callback too.
-//! [`send_timeout`](KafkaProducer::send_timeout) has a budget of its own. [`topic`](KafkaProducer::topic) looks a topic up once, for loops that send to it.
+//! [`send_timeout`](KafkaProducer::send_timeout) has a budget of its own.
+//! [`topic`](KafkaProducer::topic) looks a topic up once, for loops that send to it.
 //!
 //! # Acknowledgements
 //!
