@@ -29,6 +29,8 @@ pub(crate) enum Event {
     Partition(PartitionId, MonoTime),
     /// A thread waits for metadata.
     MetadataWanted,
+    /// A thread waits until this moment for a leader of the topic to be reached.
+    LeaderWanted { topic: Arc<str>, until: MonoTime },
     /// A thread waits for memory, or was refused some: lingering batches may be worth sending now.
     /// A bell and no more: whose memory it is the pool tells.
     MemoryWanted,

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::protocol::ErrorCode;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
+use crate::types::NodeId;
 
 /// The shared face of the metadata.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) topic_errors: BTreeMap<Arc<str>, TopicError>,
     /// What keeps the sender from asking any broker; cleared by a response.
     pub(super) trouble: Option<Arc<str>>,
+    /// The brokers that are reached, and why others aren't; nothing of those not tried.
+    pub(super) reached: BTreeMap<NodeId, Result<(), Arc<str>>>,
     /// A failure for those that were waiting when it came, as when credentials are refused, and
     /// how many came before it; whoever comes later tries again.
     pub(super) failure: Option<(u64, Error)>,
@@ -146,6 +149,16 @@ impl MetadataCell {
     /// connection, a name that does not resolve. The next response clears it.
     pub(crate) fn set_trouble(&self, text: impl Into<Arc<str>>) {
         self.shared.lock().trouble = Some(text.into());
+    }
+
+    /// Tells which brokers are reached and why others aren't, to those who wait for a leader.
+    pub(crate) fn set_reached(&self, reached: BTreeMap<NodeId, Result<(), Arc<str>>>) {
+        let mut shared = self.shared.lock();
+        if shared.reached != reached {
+            shared.reached = reached;
+            drop(shared);
+            self.changed.notify_all();
+        }
     }
 
     /// Fails all calls that wait now. Later ones try again.
@@ -385,7 +398,7 @@ mod tests {
             let mut cluster =
                 Cluster { cluster_id: Some(n.to_string().into()), ..Cluster::default() };
             let nodes = (0..n as i32).map(|id| {
-                let id = crate::types::NodeId(id);
+                let id = NodeId(id);
                 let host = Arc::from("h");
                 (id, crate::metadata::snapshot::Node { id, host, port: 9092, rack: None })
             });

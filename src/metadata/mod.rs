@@ -16,4 +16,4 @@ mod tests;
 pub(crate) use self::cell::MetadataCell;
 pub(crate) use self::snapshot::{Cluster, PartitionMetadata, TopicMetadata};
 pub(crate) use self::updates::{LeaderChange, Metadata, MetadataSettings, Update};
-pub(crate) use self::wait::{ReadyWait, TopicWait};
+pub(crate) use self::wait::{LeaderWait, ReadyWait, TopicWait};

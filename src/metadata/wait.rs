@@ -1,5 +1,6 @@
-//! Waiting for metadata: values that decide (`TopicWait`, `ReadyWait`), which a simulator can step,
-//! and the shell that loops them over the cell's condition variable on a user thread.
+//! Waiting for metadata: values that decide (`TopicWait`, `LeaderWait`, `ReadyWait`), which a
+//! simulator can step, and the shell that loops them over the cell's condition variable on a user
+//! thread.
 
 use std::sync::Arc;
 
@@ -38,6 +39,14 @@ pub(crate) struct TopicWait {
     asked_at: Option<u64>,
     /// The version at the start: errors up to it are old, and are asked for again.
     since: Option<u64>,
+}
+
+/// A call's wait until a topic is known and a leader of one of its partitions was reached.
+#[derive(Debug)]
+pub(crate) struct LeaderWait {
+    topic: TopicWait,
+    /// The sender knows that it is to connect.
+    told: bool,
 }
 
 /// A call's wait for the first answer of any broker.
@@ -170,6 +179,77 @@ fn hint(code: ErrorCode, shared: &Shared) -> &'static str {
     }
 }
 
+impl LeaderWait {
+    /// A wait that begins at `now`.
+    pub(crate) fn new(topic: &str, now: MonoTime, deadline: MonoTime) -> Self {
+        Self { topic: TopicWait::new(topic, None, now, deadline), told: false }
+    }
+
+    /// Decides.
+    #[cfg(test)]
+    pub(crate) fn poll(&mut self, cell: &MetadataCell, now: MonoTime) -> Wait<()> {
+        self.decide(&mut cell.shared.lock(), now)
+    }
+
+    /// Decides, and waits for news, until it ends. `wake` is to have the sender connect to the
+    /// topic's leaders; it is called without any lock held.
+    ///
+    /// # Errors
+    /// As [`TopicWait::wait`].
+    pub(crate) fn wait(
+        &mut self,
+        cell: &MetadataCell,
+        clock: &Clock,
+        wake: &dyn Fn(),
+    ) -> Result<(), Error> {
+        block(cell, clock, wake, |shared, now| self.decide(shared, now))
+    }
+
+    fn decide(&mut self, shared: &mut Shared, now: MonoTime) -> Wait<()> {
+        let topic = match self.topic.decide(shared, now) {
+            Wait::Ready(topic) => topic,
+            Wait::Failed(error) => return Wait::Failed(error),
+            Wait::Pending { until, wake } => {
+                self.told |= wake;
+                return Wait::Pending { until, wake };
+            }
+        };
+        let mut leaders = topic.partitions.iter().filter_map(|partition| partition.leader);
+        if leaders.any(|node| shared.reached.get(&node).is_some_and(|reached| reached.is_ok())) {
+            return Wait::Ready(());
+        }
+        let bounds = &mut self.topic.bounds;
+        if let Some(error) = bounds.failure(shared) {
+            return Wait::Failed(error);
+        }
+        let wake = !std::mem::replace(&mut self.told, true);
+        if now >= bounds.deadline && !wake {
+            return Wait::Failed(bounds.timeout(&topic.name, now, out_of_reach(&topic, shared)));
+        }
+        Wait::Pending { until: bounds.deadline, wake }
+    }
+}
+
+/// What is known of why no leader of a topic is reached.
+fn out_of_reach(topic: &TopicMetadata, shared: &Shared) -> Arc<str> {
+    let trouble = |node| shared.reached.get(&node)?.as_ref().err().cloned();
+    let mut leaders = topic.partitions.iter().filter_map(|partition| partition.leader);
+    let Some(first) = leaders.clone().next() else {
+        // Of brokers that were all out of reach leaders are no longer known.
+        let any = || shared.reached.values().find_map(|reached| reached.as_ref().err().cloned());
+        let trouble = || shared.trouble.clone();
+        let lost = if shared.cluster.bootstrap { any().or_else(trouble) } else { None };
+        let count = topic.partition_count();
+        return lost.unwrap_or_else(|| {
+            format!("none of its partitions has a leader ({count} in all): are brokers down?")
+                .into()
+        });
+    };
+    leaders.find_map(trouble).unwrap_or_else(|| {
+        format!("its leader {} was not reached yet", shared.cluster.name_of(first)).into()
+    })
+}
+
 impl ReadyWait {
     /// A wait that begins at `now`.
     pub(crate) fn new(now: MonoTime, deadline: MonoTime) -> Self {
@@ -252,8 +332,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metadata::snapshot::{Cluster, PartitionMetadata};
-    use crate::types::Uuid;
+    use crate::metadata::snapshot::{Cluster, Node, PartitionMetadata};
+    use crate::types::{NodeId, Uuid};
 
     const START: MonoTime = MonoTime::from_nanos(7_000_000_000);
     const MAX_BLOCK: Duration = Duration::from_secs(60);
@@ -460,6 +540,50 @@ mod tests {
         assert_eq!(&*cause, "h:1 refused the connection");
         cell.publish(cluster(None), &[], &[]);
         assert!(matches!(wait.poll(&cell, START), Wait::Ready(())));
+    }
+
+    /// With topic `t`, whose partition 1 is led by node 1, if by anybody.
+    fn led(leader: Option<NodeId>) -> Arc<Cluster> {
+        let mut cluster = Cluster::default();
+        let host = Arc::from("h");
+        let node = Node { id: NodeId(1), host, port: 9092, rack: None };
+        cluster.set_nodes([(NodeId(1), node)].into());
+        let partitions =
+            vec![PartitionMetadata::UNKNOWN, PartitionMetadata { leader, leader_epoch: 0 }];
+        cluster.insert_topic(TopicMetadata::new("t".into(), Uuid::ZERO, false, partitions));
+        Arc::new(cluster)
+    }
+
+    #[test]
+    fn a_wait_for_a_leader_ends_when_one_is_reached() {
+        let cell = cell();
+        let late = START + MAX_BLOCK;
+        let mut wait = LeaderWait::new("t", START, late);
+        let why = |wait: &mut LeaderWait| match wait.poll(&cell, late) {
+            Wait::Failed(Error::MetadataTimeout { cause, .. }) => cause.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(wait.poll(&cell, START), Wait::Pending { wake: true, .. }));
+        cell.publish(led(None), &[], &[]);
+        assert!(matches!(wait.poll(&cell, START), Wait::Pending { wake: false, .. }));
+        assert!(why(&mut wait).starts_with("none of its partitions has a leader (2 in all)"));
+        cell.publish(led(Some(NodeId(1))), &[], &[]);
+        cell.set_reached([(NodeId(2), Ok(()))].into());
+        assert_eq!(why(&mut wait), "its leader h:9092 (id 1) was not reached yet");
+        cell.set_reached([(NodeId(1), Err("refused".into()))].into());
+        assert_eq!(why(&mut wait), "refused");
+        cell.set_reached([(NodeId(1), Ok(()))].into());
+        assert!(matches!(wait.poll(&cell, late), Wait::Ready(())));
+        let mut next = LeaderWait::new("t", START, START);
+        assert!(matches!(next.poll(&cell, START), Wait::Ready(())));
+        cell.set_reached([].into());
+        let mut next = LeaderWait::new("t", START, START);
+        assert!(matches!(next.poll(&cell, START), Wait::Pending { wake: true, .. }));
+        assert!(matches!(next.poll(&cell, START), Wait::Failed(_)));
+        let mut next = LeaderWait::new("t", START, late);
+        next.poll(&cell, START);
+        cell.close();
+        assert!(matches!(next.poll(&cell, START), Wait::Failed(Error::Closed)));
     }
 
     /// MD-08.

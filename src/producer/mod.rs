@@ -59,9 +59,10 @@ pub use self::serializer::{
 pub use self::topic::TopicProducer;
 pub use self::typed::{TypedProducer, TypedRecord};
 use crate::accumulator::Patience;
+use crate::accumulator::inbox::Event;
 use crate::completion::{Callback, Delivery, RecordMetadata, refuse_in_inline_callback};
 use crate::error::Error;
-use crate::metadata::{ReadyWait, TopicWait};
+use crate::metadata::{LeaderWait, ReadyWait};
 use crate::metrics::Metrics;
 use crate::sync::Arc;
 use crate::types::TopicPartition;
@@ -308,11 +309,14 @@ impl KafkaProducer {
         Ok((0..).zip(&metadata.partitions).map(info).collect())
     }
 
-    /// Waits until a broker answers and each of the topics can be sent to.
+    /// Waits until a broker answers, and until each of the topics can be sent to: a partition of it
+    /// has a leader, and a connection to such a leader was made, at the address that the cluster
+    /// advertises. One that was made before counts, until it is lost.
     ///
     /// # Errors
     /// [`Error::MetadataTimeout`] when `timeout` is over: its cause says what is wrong, as a name
-    /// that does not resolve or a connection that is refused. [`Error::InvalidTopic`],
+    /// that does not resolve, a connection that is refused, `advertised.listeners` that lead
+    /// nowhere, or partitions without a leader. [`Error::InvalidTopic`],
     /// [`Error::Authorization`] and [`Error::UnsupportedVersion`] as soon as they are known.
     /// [`Error::Closed`], also if the producer is closed meanwhile; [`Error::Fatal`];
     /// [`Error::Forked`] in a forked child; [`Error::InCallback`] inside a callback on the sender's
@@ -327,14 +331,11 @@ impl KafkaProducer {
             return ReadyWait::new(begun, deadline).wait(&core.metadata, &core.clock);
         }
         let inbox = &core.accumulator.inbox;
-        let wake = || inbox.push(crate::accumulator::inbox::Event::MetadataWanted);
         for topic in topics {
             record::validate_topic(topic)?;
-            TopicWait::new(topic, None, begun, deadline).wait(
-                &core.metadata,
-                &core.clock,
-                &wake,
-            )?;
+            let wake =
+                || inbox.push(Event::LeaderWanted { topic: Arc::from(*topic), until: deadline });
+            LeaderWait::new(topic, begun, deadline).wait(&core.metadata, &core.clock, &wake)?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! - `load`: how loaded partitions are, for whoever chooses among them
 //! - `purge`: what was never sent is given up
 //! - `upkeep`: metadata and the producer id
+//! - `ready`: leaders that somebody waits for are connected to
 //! - `reach`: which brokers can't be reached, and why
 //! - `shutdown`: drain, then give up
 //! - `thread`: the daemon thread around all this
@@ -30,6 +31,7 @@ mod loom_models;
 mod produce;
 mod purge;
 mod reach;
+mod ready;
 mod shutdown;
 mod split;
 #[cfg(test)]
@@ -99,6 +101,7 @@ pub(crate) struct Sender<C> {
     loads: load::Loads,
     upkeep: upkeep::Upkeep,
     reach: Reach,
+    leaders_wanted: ready::LeadersWanted,
     /// What the log was told of already.
     repeats: Repeats,
     phase: Phase,
@@ -141,6 +144,7 @@ impl<C: KafkaClient> Sender<C> {
             loads: load::Loads::default(),
             upkeep: upkeep::Upkeep::default(),
             reach: Reach::default(),
+            leaders_wanted: ready::LeadersWanted::default(),
             repeats: Repeats::default(),
             phase: Phase::Running,
             ended: Ended::default(),
@@ -200,6 +204,10 @@ impl<C: KafkaClient> Sender<C> {
             match event {
                 Event::Partition(id, due) => self.hear_partition(id, due, now),
                 Event::MetadataWanted => self.upkeep.want_producer_id(),
+                Event::LeaderWanted { topic, until } => {
+                    self.upkeep.want_producer_id();
+                    self.leaders_wanted.want(topic, until);
+                }
                 // The turn asks the pool in any case.
                 Event::MemoryWanted => {}
                 Event::LoadWanted(topic) => self.loads.want(topic),

@@ -26,6 +26,8 @@ pub(super) struct Reach {
 struct Known {
     address: NodeAddress,
     was_reached: bool,
+    /// The last connection came to stand, and if it has ended then for lack of use.
+    is_reached: bool,
     /// Why the last attempt failed, until one succeeds.
     trouble: Option<Arc<str>>,
     throttle: Option<Throttle>,
@@ -40,18 +42,28 @@ struct Throttle {
 
 impl Reach {
     /// The full set of nodes. What is known of one stays as long as its address does, also while
-    /// it is not among them: a re-bootstrap leaves the brokers and comes back to them.
-    pub(super) fn set_nodes(&mut self, nodes: &[NodeAddress]) {
+    /// it is not among them: a re-bootstrap leaves the brokers and comes back to them. Says whether
+    /// there are new ones.
+    pub(super) fn set_nodes(&mut self, nodes: &[NodeAddress]) -> bool {
+        let mut has_new = false;
         if self.nodes.len() > MAX_KNOWN + nodes.len() {
             self.nodes.clear();
         }
         for address in nodes {
             if self.nodes.get(&address.id).is_none_or(|known| known.address != *address) {
                 let (id, address) = (address.id, address.clone());
-                let known = Known { address, was_reached: false, trouble: None, throttle: None };
+                let known = Known {
+                    address,
+                    was_reached: false,
+                    is_reached: false,
+                    trouble: None,
+                    throttle: None,
+                };
                 self.nodes.insert(id, known);
+                has_new = true;
             }
         }
+        has_new
     }
 
     /// This node has described the cluster.
@@ -67,10 +79,32 @@ impl Reach {
     /// A connection came to stand.
     pub(super) fn on_connected(&mut self, node: NodeId) {
         if let Some(known) = self.nodes.get_mut(&node) {
-            (known.was_reached, known.trouble) = (true, None);
+            (known.was_reached, known.is_reached, known.trouble) = (true, true, None);
             // A bootstrap server may be reached where no broker is.
             self.last = self.last.take().filter(|_| node.0 < 0);
         }
+    }
+
+    /// A connection that stood was lost.
+    pub(super) fn on_lost(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.is_reached = false;
+        }
+    }
+
+    /// The node was reached, and nothing went wrong since.
+    pub(super) fn is_reached(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|known| known.is_reached)
+    }
+
+    /// The brokers that are reached, and why the others aren't, as far as either is known.
+    pub(super) fn all(&self) -> BTreeMap<NodeId, Result<(), Arc<str>>> {
+        let tried = |(id, known): (&NodeId, &Known)| match &known.trouble {
+            _ if id.0 < 0 => None,
+            Some(trouble) => Some((*id, Err(Arc::clone(trouble)))),
+            None => known.is_reached.then_some((*id, Ok(()))),
+        };
+        self.nodes.iter().filter_map(tried).collect()
     }
 
     /// An attempt to connect failed. Gives the reason, with a hint where the address is one that
@@ -89,7 +123,7 @@ impl Reach {
             )
             .into()
         };
-        known.trouble = Some(Arc::clone(&text));
+        (known.is_reached, known.trouble) = (false, Some(Arc::clone(&text)));
         if node.0 >= 0 {
             self.last = Some(Arc::clone(&text));
         }
@@ -220,12 +254,18 @@ mod tests {
         reach.on_connected(NodeId(1));
         assert_eq!(&*reach.on_unreachable(NodeId(1), "refused"), "refused");
         assert_eq!(reach.trouble(Some(NodeId(1))).as_deref(), Some("refused"));
+        assert_eq!(reach.all(), [(NodeId(1), Err("refused".into()))].into());
         reach.on_connected(NodeId(1));
         assert_eq!((reach.trouble(Some(NodeId(1))), reach.trouble(None)), (None, None));
+        assert_eq!(reach.all(), [(NodeId(1), Ok(()))].into());
+        reach.on_lost(NodeId(1));
+        assert_eq!(reach.all(), [].into(), "it may be back, but nobody knows");
+        reach.on_connected(NodeId(1));
         reach.on_unreachable(NodeId(2), "refused");
         reach.on_metadata(NodeId(1));
         assert_eq!(reach.trouble(None), None, "a broker that answers was reached");
-        reach.set_nodes(&[address(1, "elsewhere")]);
+        assert!(!reach.set_nodes(&[address(1, "localhost")]) && reach.is_reached(NodeId(1)));
+        assert!(reach.set_nodes(&[address(1, "elsewhere")]) && !reach.is_reached(NodeId(1)));
         assert!(reach.on_unreachable(NodeId(1), "refused").contains("advertised elsewhere:9092"));
     }
 

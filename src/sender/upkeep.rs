@@ -77,6 +77,7 @@ impl<C: KafkaClient> Sender<C> {
         if self.wants_producer_id(now) {
             self.ask_for_producer_id(now);
         }
+        self.connect_to_wanted_leaders(now);
     }
 
     /// When upkeep wants the next turn.
@@ -84,9 +85,10 @@ impl<C: KafkaClient> Sender<C> {
         let metadata = now + self.metadata.due(now);
         let id = self.transaction.as_ref().and_then(|t| t.wants_id_at());
         let id = id.filter(|_| self.upkeep.id_wanted).unwrap_or(MonoTime::MAX);
+        let leaders = self.wanted_leaders_deadline(now);
         let until = metadata.min(id);
         if until > now {
-            return until;
+            return until.min(leaders);
         }
         // Due already: since this turn's upkeep, or no node could take it and the question is when
         // one will.
@@ -95,7 +97,7 @@ impl<C: KafkaClient> Sender<C> {
             Some(node) => self.client.ready_delay(node, now),
             None => self.nearest_node_delay(now),
         };
-        now + wait
+        leaders.min(now + wait)
     }
 
     /// How long until some node may be connected to again.
@@ -389,6 +391,7 @@ impl<C: KafkaClient> Sender<C> {
 
     pub(super) fn hear_connected(&mut self, node: NodeId) {
         self.reach.on_connected(node);
+        self.tell_reach();
         if node.0 >= 0 {
             self.metadata.on_broker_reached();
         }
@@ -405,6 +408,8 @@ impl<C: KafkaClient> Sender<C> {
         let is_idle = stage == Stage::Idle;
         if !is_idle {
             self.metadata.cell().set_trouble(reason);
+            self.reach.on_lost(node);
+            self.tell_reach();
             self.suspect_leader(node);
         }
         // Brokers and load balancers cut what is not used: nothing that anybody need care for.
@@ -417,6 +422,7 @@ impl<C: KafkaClient> Sender<C> {
     pub(super) fn hear_unreachable(&mut self, node: NodeId, reason: &str, now: MonoTime) {
         let reason = self.reach.on_unreachable(node, reason);
         self.metadata.cell().set_trouble(Arc::clone(&reason));
+        self.tell_reach();
         let what = (Subject::Connection, node);
         self.log_failure(log::Level::Warn, what, || format!("no connection: {reason}"), now);
         self.suspect_leader(node);
@@ -435,7 +441,9 @@ impl<C: KafkaClient> Sender<C> {
         let addresses =
             nodes.map(|n| NodeAddress { id: n.id, host: Arc::clone(&n.host), port: n.port });
         let addresses: Vec<_> = addresses.collect();
-        self.reach.set_nodes(&addresses);
+        if self.reach.set_nodes(&addresses) {
+            self.tell_reach();
+        }
         self.upkeep.too_old.clear();
         self.client.set_nodes(addresses, now);
     }

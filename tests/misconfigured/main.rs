@@ -170,6 +170,40 @@ fn a_broker_that_advertises_localhost() {
     );
 }
 
+/// What waiting for topic `t` says.
+fn not_ready(servers: &str) -> String {
+    let producer = hasty(servers).build().unwrap();
+    let error = producer.wait_ready(&["t"], ms(300)).unwrap_err();
+    assert!(producer.close(LONG).is_clean());
+    error.to_string()
+}
+
+#[test]
+fn a_broker_that_advertises_localhost_is_not_ready() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let stranger = Stranger::new(Manner::Advertises("localhost", gone));
+    let address = stranger.address();
+    assert_reads(
+        &not_ready(&address),
+        &format!(
+            "no metadata of topic t after * ms: broker 1 at localhost:{gone}: *: it can't be \
+             reached: *refused* (broker 1 advertised localhost:{gone} via bootstrap server \
+             {address}, and was never reached there: if it runs, check its advertised.listeners)"
+        ),
+    );
+}
+
+#[test]
+fn a_topic_without_a_leader_is_not_ready() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    assert!(cluster.move_leader("t", 0, None));
+    assert_reads(
+        &not_ready(&cluster.bootstrap_servers()),
+        "no metadata of topic t after * ms: none of its partitions has a leader (1 in all): are \
+         brokers down?",
+    );
+}
+
 #[test]
 fn brokers_that_are_too_old() {
     let cluster = TestCluster::builder().topic("t", 1).max_version(Api::Metadata, 2).start();

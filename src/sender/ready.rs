@@ -1,0 +1,64 @@
+//! Leaders that somebody waits for: the sender connects to those of a topic until one is reached,
+//! and users' threads learn of it, or of what stands in the way, at `MetadataCell`.
+
+use super::Sender;
+use crate::client::KafkaClient;
+use crate::metadata::Cluster;
+use crate::sync::Arc;
+use crate::time::MonoTime;
+use crate::types::NodeId;
+
+/// The topics a leader of which is waited for, and until when.
+#[derive(Default)]
+pub(super) struct LeadersWanted(Vec<(Arc<str>, MonoTime)>);
+
+impl LeadersWanted {
+    pub(super) fn want(&mut self, topic: Arc<str>, until: MonoTime) {
+        match self.0.iter_mut().find(|(wanted, _)| *wanted == topic) {
+            Some((_, latest)) => *latest = until.max(*latest),
+            None => self.0.push((topic, until)),
+        }
+    }
+}
+
+impl<C: KafkaClient> Sender<C> {
+    /// Begins to connect to leaders that are waited for, where none of their topic is reached.
+    pub(super) fn connect_to_wanted_leaders(&mut self, now: MonoTime) {
+        if self.leaders_wanted.0.is_empty() {
+            return;
+        }
+        let cluster = Arc::clone(self.metadata.cluster());
+        let reach = &self.reach;
+        self.leaders_wanted.0.retain(|(topic, until)| {
+            *until > now && !leaders(&cluster, topic).any(|node| reach.is_reached(node))
+        });
+        for (topic, _) in &self.leaders_wanted.0 {
+            let mut is_led = false;
+            for node in leaders(&cluster, topic) {
+                is_led = true;
+                self.client.ready(node, now);
+            }
+            if !is_led {
+                self.metadata.request_update();
+            }
+        }
+    }
+
+    /// When some such leader may be connected to again.
+    pub(super) fn wanted_leaders_deadline(&self, now: MonoTime) -> MonoTime {
+        let wanted = self.leaders_wanted.0.iter();
+        let nodes = wanted.flat_map(|(topic, _)| leaders(self.metadata.cluster(), topic));
+        let nodes = nodes.filter(|node| !self.reach.is_reached(*node));
+        nodes.map(|node| now + self.client.ready_delay(node, now)).min().unwrap_or(MonoTime::MAX)
+    }
+
+    /// Publishes which brokers are reached, for those who wait.
+    pub(super) fn tell_reach(&self) {
+        self.metadata.cell().set_reached(self.reach.all());
+    }
+}
+
+fn leaders<'c>(cluster: &'c Cluster, topic: &str) -> impl Iterator<Item = NodeId> + use<'c> {
+    let partitions = cluster.topic(topic).map(|topic| &topic.partitions[..]).unwrap_or_default();
+    partitions.iter().filter_map(|partition| partition.leader)
+}
