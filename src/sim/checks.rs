@@ -180,14 +180,20 @@ fn check_failure(
 /// no producer can prevent. Nor can it where its epochs run out: a new producer id keeps nothing
 /// out that was sent under the old one and given up since. With one request in flight it holds for
 /// what was acknowledged, where it first is in the log: what was given up may still arrive, late.
+/// So may an earlier attempt, and without idempotence it is all there is of a record that the log
+/// has lost.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
-    let losses = [Kind::ForgetProducers, Kind::Recreate, Kind::Unclean, Kind::FailOver];
-    let knows_all = plan.config.idempotent
+    let losses = [Kind::Recreate, Kind::Unclean, Kind::FailOver];
+    let keeps_logs = !losses.iter().any(|kind| plan.strikes(*kind));
+    let idempotent = plan.config.idempotent;
+    let knows_all = idempotent
         && plan.expiry.is_none()
         && plan.first_epoch == 0
-        && !losses.iter().any(|kind| plan.strikes(*kind));
-    let goes_singly = plan.config.acks != 0 && plan.config.max_in_flight == 1;
+        && keeps_logs
+        && !plan.strikes(Kind::ForgetProducers);
+    let goes_singly =
+        plan.config.acks != 0 && plan.config.max_in_flight == 1 && (idempotent || keeps_logs);
     if !knows_all && !goes_singly {
         return Ok(());
     }

@@ -30,7 +30,7 @@ pub(super) struct ServerEnd {
     /// Bytes that have come and are not used yet.
     unread: Vec<u8>,
     /// A request is being carried out, or the client is being paused.
-    busy: bool,
+    pub(super) busy: bool,
     /// Responses sent.
     answered: u64,
     /// Takes what comes and does nothing about it.

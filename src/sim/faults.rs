@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use super::cluster::ServerEnd;
 use super::plan::{MS, Plan, SECOND, between, pick};
 use super::world::{Event, State};
 use crate::protocol::ErrorCode;
@@ -473,11 +474,13 @@ impl State {
             self.cluster.model.broker_back(broker);
         }
         self.cluster.all_in_sync();
-        // Whoever is in between forgets, too.
+        // Whoever is in between forgets, too; and delays add up behind each other, to minutes where
+        // no answer is waited for.
+        let delays = plan.strikes(Kind::Delay) || plan.strikes(Kind::DelayResponse);
         let holes = self.net.conns.iter_mut().filter(|(_, conn)| {
             let stands = conn.client.as_ref().is_some_and(|c| c.connected == Some(Ok(())));
-            let answers = conn.server.as_ref().is_some_and(|server| !server.silent);
-            stands && (conn.hole || !answers)
+            let is_stuck = |server: &ServerEnd| server.silent || (delays && server.busy);
+            stands && (conn.hole || conn.server.as_ref().is_none_or(is_stuck))
         });
         let holes: Vec<usize> = holes.map(|(id, _)| *id).collect();
         for conn in holes {

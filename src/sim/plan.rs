@@ -198,6 +198,12 @@ impl Plan {
         self.releases.len() as i32
     }
 
+    /// A partition's and a broker's share of the buffer: from one batch at a time to all of it.
+    pub(super) fn shares(&self) -> [&'static str; 2] {
+        let share = |number: u64| ["0.0", "0.25", "0.5", "1.0"][(number % 4) as usize];
+        [share(self.seed), share(self.seed / 4)]
+    }
+
     pub(super) fn partitions(&self, topic: usize) -> i32 {
         self.topics[topic].1.partitions
     }
@@ -233,7 +239,10 @@ impl Plan {
         }
         let c = &self.config;
         let time = c.delivery_timeout.saturating_sub(c.linger + self.search());
-        c.retries.is_none() && time > 1200 * MS && c.max_block >= 500 * MS && self.quota.is_none()
+        // Where batches go one at a time, users wait for each other's.
+        let turns = if self.shares().contains(&"0.0") { self.users as u32 } else { 1 };
+        let has_time = time > 1200 * MS && c.max_block >= turns * 500 * MS;
+        c.retries.is_none() && has_time && self.quota.is_none()
     }
 
     pub(super) fn strikes(&self, kind: Kind) -> bool {

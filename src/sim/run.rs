@@ -133,16 +133,12 @@ fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
     drop(producer);
 }
 
-/// Shares of the buffer: from one batch at a time to all of it.
-fn share(number: u64) -> &'static str {
-    ["0.0", "0.25", "0.5", "1.0"][(number % 4) as usize]
-}
-
 fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error> {
     let server = |place| format!("{}:{PORT}", bootstrap_host(place, plan.has_names));
     let servers: Vec<_> = (1..=plan.brokers()).map(server).collect();
     let c = &plan.config;
     let millis = |time: Duration| time.as_millis().to_string();
+    let [partition_share, broker_share] = plan.shares();
     let mut properties = vec![
         ("bootstrap.servers", servers.join(",")),
         ("client.id", "sim".to_owned()),
@@ -152,8 +148,8 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
         ("batch.size", c.batch_size.to_string()),
         ("linger.ms", millis(c.linger)),
         ("buffer.memory", c.memory.to_string()),
-        ("buffer.memory.partition.share", share(plan.seed).to_owned()),
-        ("buffer.memory.broker.share", share(plan.seed / 4).to_owned()),
+        ("buffer.memory.partition.share", partition_share.to_owned()),
+        ("buffer.memory.broker.share", broker_share.to_owned()),
         ("max.request.size", c.max_request.to_string()),
         ("request.timeout.ms", millis(c.request_timeout)),
         ("delivery.timeout.ms", millis(c.delivery_timeout)),
