@@ -23,7 +23,9 @@ pub(super) enum Due {
     Now,
     /// It is to be looked at again at this moment.
     At(MonoTime),
-    /// Something else will make the sender look: an answer, metadata, a producer id, a user.
+    /// Its leader has to answer what it has first.
+    OnAnswer,
+    /// Something else will make the sender look: metadata, a producer id, a user.
     OnEvent,
 }
 
@@ -89,6 +91,11 @@ impl<C: KafkaClient> Sender<C> {
         match due {
             Due::Now => self.index.set_ready(id),
             Due::At(at) => self.index.look_at(id, at),
+            Due::OnAnswer => {
+                if let Some(leader) = self.index.partition(id).leader {
+                    self.note_waiting(leader, Some(id), now);
+                }
+            }
             Due::OnEvent => {}
         }
     }
@@ -299,8 +306,11 @@ impl<C: KafkaClient> Sender<C> {
 /// Whether the partition's first batch may go out. Pure.
 pub(super) fn decide(partition: &Partition, queue: &QueueState, c: &Circumstances) -> Due {
     let Some(first) = queue.batches.front() else { return Due::OnEvent };
-    if partition.leader.is_none() || (c.one_in_flight && !partition.in_flight.is_empty()) {
+    if partition.leader.is_none() {
         return Due::OnEvent;
+    }
+    if c.one_in_flight && !partition.in_flight.is_empty() {
+        return Due::OnAnswer;
     }
     if let Some(producer) = c.producer {
         let sequences = &partition.sequences;
@@ -309,7 +319,7 @@ pub(super) fn decide(partition: &Partition, queue: &QueueState, c: &Circumstance
             None => producer.is_some() && sequences.may_stamp(),
         };
         if !allowed {
-            return Due::OnEvent;
+            return if partition.in_flight.is_empty() { Due::OnEvent } else { Due::OnAnswer };
         }
     }
     let newer_leader = first.leader_epoch >= 0 && partition.leader_epoch > first.leader_epoch;

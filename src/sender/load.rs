@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Sender;
+use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::load::PartitionLoad;
 use crate::accumulator::topic_map::Topic;
 use crate::client::KafkaClient;
@@ -20,9 +21,15 @@ pub(super) struct Loads {
     wanted: Vec<Arc<str>>,
     /// Topics whose load was published, and until when it is good enough.
     resting: Vec<(MonoTime, Arc<Topic>)>,
-    /// Since when batches have waited for a broker that took none; with an availability time-out
-    /// only.
-    waiting_since: BTreeMap<NodeId, MonoTime>,
+    /// Brokers that take nothing of what there is for them; with an availability time-out only.
+    waiting: BTreeMap<NodeId, Waiting>,
+}
+
+/// Batches that wait for a broker.
+struct Waiting {
+    since: MonoTime,
+    /// They wait not in the broker's line but behind answers to this partition's earlier ones.
+    behind: Option<PartitionId>,
 }
 
 impl Loads {
@@ -32,17 +39,24 @@ impl Loads {
 }
 
 impl<C: KafkaClient> Sender<C> {
-    /// A broker in whose line somebody stood has taken batches in this turn, or has not.
-    pub(super) fn note_availability(&mut self, node: NodeId, takes: bool, now: MonoTime) {
-        if self.config.availability_timeout.is_zero() {
-            return;
+    /// There is something that the broker does not take; see [`Waiting`]. The time counts from the
+    /// first turn in which that is so.
+    pub(super) fn note_waiting(
+        &mut self,
+        node: NodeId,
+        behind: Option<PartitionId>,
+        now: MonoTime,
+    ) {
+        if !self.config.availability_timeout.is_zero() {
+            let new = Waiting { since: now, behind };
+            let waiting = self.loads.waiting.entry(node).or_insert(new);
+            waiting.behind = behind.or(waiting.behind);
         }
-        // The wait counts from when there was something to take, and ends as some of it is taken.
-        if takes {
-            self.loads.waiting_since.remove(&node);
-        } else {
-            self.loads.waiting_since.entry(node).or_insert(now);
-        }
+    }
+
+    /// The broker has taken some of what there is for it.
+    pub(super) fn note_taken(&mut self, node: NodeId) {
+        self.loads.waiting.remove(&node);
     }
 
     /// Tells the topics that have asked.
@@ -57,7 +71,15 @@ impl<C: KafkaClient> Sender<C> {
         self.loads.resting.retain(rests);
         // What waited has gone or expired: the broker is to be tried again.
         let index = &self.index;
-        self.loads.waiting_since.retain(|node, _| index.has_ready_for(*node));
+        self.loads.waiting.retain(|node, waiting| {
+            let is_held_up = |id| {
+                let partition = index.partition(id);
+                partition.leader == Some(*node)
+                    && !partition.quiet
+                    && !partition.in_flight.is_empty()
+            };
+            index.has_ready_for(*node) || waiting.behind.is_some_and(is_held_up)
+        });
         for name in std::mem::take(&mut self.loads.wanted) {
             let Some(topic) = self.accumulator.topics.find(&name) else { continue };
             topic.sticky.set_load(self.measure(&topic, now));
@@ -82,8 +104,8 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     fn takes_nothing(&self, leader: NodeId, now: MonoTime) -> bool {
-        let since = self.loads.waiting_since.get(&leader);
-        since.is_some_and(|since| now.since(*since) > self.config.availability_timeout)
+        let waiting = self.loads.waiting.get(&leader);
+        waiting.is_some_and(|waiting| now.since(waiting.since) > self.config.availability_timeout)
     }
 
     /// How many batches wait. The last one does not count, as it may still be filling: without a

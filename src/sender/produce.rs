@@ -60,18 +60,19 @@ impl<C: KafkaClient> Sender<C> {
         let mut last = None;
         while let Some(node) = self.index.next_ready_node(last) {
             last = Some(node);
-            let mut takes = false;
             while self.index.has_ready_for(node) && self.client.ready(node, now) {
                 let mut drained = std::mem::take(&mut self.scratch.drained);
                 self.drain(node, &mut drained, now);
                 if !drained.is_empty() {
                     self.send_request(node, &mut drained, now);
+                    self.note_taken(node);
                 }
                 self.scratch.drained = drained;
                 self.look_at_visited(now);
-                takes = true;
             }
-            self.note_availability(node, takes, now);
+            if self.index.has_ready_for(node) {
+                self.note_waiting(node, None, now);
+            }
         }
     }
 

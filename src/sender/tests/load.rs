@@ -117,6 +117,42 @@ fn a_broker_that_takes_one_of_two_batches_is_chosen_again() {
     assert_eq!(s.load_after_move(), None);
 }
 
+/// Also if it holds up what has to wait for its answers: with one request at a time, or behind the
+/// first sequence of a partition, which goes alone.
+#[test]
+fn a_broker_that_answers_nothing_for_too_long_is_not_chosen() {
+    for (one_in_flight, idempotent) in [(true, false), (false, true)] {
+        let mut s = Scenario::new(|setup| {
+            setup.leaders = vec![(1, 0), (2, 0)];
+            setup.sender.availability_timeout = 100 * MS;
+            setup.sender.delivery_timeout = 10 * SECOND;
+            (setup.sender.one_in_flight, setup.sender.idempotent) = (one_in_flight, idempotent);
+        });
+        s.append(1, "a");
+        let first = s.sent_one();
+        s.advance(SECOND);
+        assert_eq!(s.load_after_move(), None, "nothing waits");
+        s.append(1, "waits");
+        s.settle();
+        s.advance(102 * MS);
+        let without = load(&[(0, 0)], 2);
+        assert_eq!(s.load_after_move(), without);
+        assert!(s.sent().is_empty());
+        s.answer(&first, OK, 0);
+        s.sent_one();
+        s.advance(SECOND);
+        assert_eq!(s.load_after_move(), None, "it took that");
+        // What waits for it expires: it is to be tried again.
+        s.append(1, "waits in vain");
+        s.settle();
+        s.advance(SECOND);
+        assert_eq!(s.load_after_move(), if one_in_flight { without } else { None });
+        s.advance(10 * SECOND);
+        s.settle();
+        assert_eq!(s.load_after_move(), None);
+    }
+}
+
 #[test]
 fn without_a_time_out_a_broker_out_of_reach_only_counts_by_its_queues() {
     let mut s = Scenario::new(|setup| setup.leaders = vec![(1, 0), (2, 0)]);
