@@ -219,6 +219,8 @@ impl State {
         let (least, most) = self.cluster.work;
         let spread = usize::try_from((most - least).as_nanos()).unwrap_or(usize::MAX);
         let work = least + Duration::from_nanos(self.random.below(spread + 1) as u64);
+        // Several delays of one request are not to outlast the broker's memory of a producer.
+        plan.delay_before = plan.delay_before.min(self.plan.config.request_timeout * 2);
         let after = work + plan.delay_before;
         let heard = self.conn(conn).frames.take_request();
         let event = ClusterEvent::Execute { conn, frame, plan: Box::new(plan), heard };

@@ -227,9 +227,10 @@ impl Plan {
             Kind::Replace,
         ];
         let asks_another = moves.iter().any(|kind| self.strikes(*kind));
+        let forgets = self.expiry.is_some() || self.strikes(Kind::Recreate);
         if self.strikes(Kind::Unclean)
             || self.strikes(Kind::ForgetProducers)
-            || (self.expiry.is_some() && asks_another)
+            || (forgets && asks_another)
         {
             return false;
         }

@@ -30,7 +30,7 @@ use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::client::{RequestFailure, ResponseBody};
 use crate::completion::{
-    Callback, CallbackExecutor, Delivery, ExecutorKind, FlushWait, RecordMetadata, Slots,
+    Callback, CallbackExecutor, Delivery, ExecutorKind, FlushWait, Guests, RecordMetadata, Slots,
     UserCallback,
 };
 use crate::error::{DeliveryCause, DeliveryError, Error};
@@ -61,7 +61,7 @@ struct Setup {
     max_age: Duration,
     max_idle: Duration,
     callbacks: ExecutorKind,
-    /// Topic `t`'s partitions, and who leads them: node id, epoch.
+    /// Topic `t`'s partitions, and who leads them: node id, epoch; -1 is an error, -2 is nobody.
     leaders: Vec<(i32, i32)>,
 }
 
@@ -81,7 +81,6 @@ impl Default for Setup {
                 retry_backoff_max: SECOND,
                 wait_ends_linger: true,
                 availability_timeout: Duration::ZERO,
-                events: None,
             },
             batch_size: 1,
             memory: 1_000_000,
@@ -173,7 +172,8 @@ impl Scenario {
         accumulator.topics.find_or_add("t");
         accumulator.inbox.push(Event::MetadataWanted);
         let slots = Arc::new(Slots::new(100));
-        let executor = CallbackExecutor::start(setup.callbacks, "test", Arc::clone(&slots));
+        let executor =
+            CallbackExecutor::start(setup.callbacks, Guests::default(), "test", Arc::clone(&slots));
         let executor = executor.unwrap();
         let client = MockClient::default();
         client.0.borrow_mut().max_in_flight = setup.max_in_flight;
@@ -389,9 +389,9 @@ impl Scenario {
     fn metadata(&self) -> MetadataResponse {
         let partition =
             |(index, (leader, epoch)): (usize, &(i32, i32))| MetadataResponsePartition {
-                error_code: if *leader < 0 { ErrorCode::LEADER_NOT_AVAILABLE } else { OK },
+                error_code: if *leader == -1 { ErrorCode::LEADER_NOT_AVAILABLE } else { OK },
                 partition_index: index as i32,
-                leader_id: *leader,
+                leader_id: (*leader).max(-1),
                 leader_epoch: *epoch,
                 replica_nodes: Vec::new(),
                 isr_nodes: Vec::new(),
