@@ -12,17 +12,17 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// for longer, until the sender says otherwise.
 #[derive(Debug)]
 pub(crate) struct PartitionLoad {
-    /// Partitions with running sums of their weights, so strictly ascending: a number below the
-    /// last sum means the first partition whose sum is above it.
+    /// Ascending partitions with running sums of their weights, so ascending, too: a number below
+    /// the last sum means the first partition whose sum is above it.
     sums: Vec<(u64, i32)>,
     /// The choices that were made.
     used: AtomicU64,
 }
 
 impl PartitionLoad {
-    /// Weights from `queues`, the batches that wait in each partition that may be chosen: it has a
-    /// leader, on a node that takes what it is sent. A queue's weight is the longest queue's
-    /// length, less its own, plus one.
+    /// Weights from `queues`, the batches that wait in each partition that may be chosen, in
+    /// ascending order: it has a leader, on a node that takes what it is sent. A queue's weight is
+    /// the longest queue's length, less its own, plus one.
     ///
     /// None if there is nothing to weigh: no choice, or the same for all partitions.
     pub(crate) fn new(queues: &[(i32, u32)], partition_count: u32) -> Option<Self> {
@@ -50,9 +50,19 @@ impl PartitionLoad {
         self.sums.get(place).map(|(_, partition)| *partition)
     }
 
-    /// The partitions that may be chosen, however long their queues.
-    pub(crate) fn partitions(&self) -> Vec<i32> {
-        self.sums.iter().map(|(_, partition)| *partition).collect()
+    /// How many partitions may be chosen, however long their queues.
+    pub(super) fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    /// One of them, by its place among them; they ascend.
+    pub(super) fn at(&self, place: usize) -> i32 {
+        self.sums[place].1
+    }
+
+    /// How many of them come no later than `partition`.
+    pub(super) fn up_to(&self, partition: i32) -> usize {
+        self.sums.partition_point(|(_, other)| *other <= partition)
     }
 
     /// The weights, to be compared.

@@ -299,10 +299,6 @@ impl RecordAccumulator {
         self.sensors.with(|s| s.on_buffer_wait(now.since(begun), exhausted, now));
         let (place, memory) = outcome?;
         let (partition, _) = wants[place];
-        if place > 0 {
-            // After the wait the record is not to be sent on from there, as if its turn were over.
-            topic.queue(partition).end_turn();
-        }
         Ok((partition, memory))
     }
 }

@@ -204,7 +204,9 @@ impl PartitionQueue {
             state.expected_callbacks = last.callbacks.len();
         }
         let least = append.data.size_alone();
+        // Whoever has memory for this partition may have waited for it, and stays.
         if append.sticky
+            && memory.is_none()
             && state.sticky_bytes > 0
             && state.sticky_bytes + least > self.limits.batch_size
         {

@@ -21,11 +21,11 @@ pub(crate) struct Sticky {
 }
 
 /// What a choice is made from.
-pub(crate) struct Choices<'a> {
-    pub(crate) count: u32,
-    /// The partitions that have a leader.
-    pub(crate) available: &'a [i32],
-    pub(crate) load: Option<&'a PartitionLoad>,
+struct Choices<'a> {
+    count: u32,
+    /// The partitions that have a leader, ascending.
+    available: &'a [i32],
+    load: Option<&'a PartitionLoad>,
 }
 
 impl Sticky {
@@ -61,10 +61,10 @@ impl Sticky {
         may_have: impl Fn(i32) -> bool,
     ) -> Option<i32> {
         let load = self.load.read().clone();
-        let loaded = load.map(|load| load.partitions());
-        let candidates = loaded.as_deref().unwrap_or(available);
-        let larger = candidates.iter().filter(|partition| **partition > previous);
-        larger.chain(candidates).copied().find(|partition| may_have(*partition))
+        let choices = Choices { count: 0, available, load: load.as_deref() };
+        let (next, all) = (choices.up_to(previous), choices.len());
+        let mut places = (next..all).chain(0..next);
+        places.find_map(|place| Some(choices.at(place)).filter(|partition| may_have(*partition)))
     }
 
     /// Moves it, unless another thread has done so since `previous` was read; where it is then.
@@ -112,20 +112,35 @@ impl Choices<'_> {
     /// evenly among those that the load names; without one among the partitions with a leader, if
     /// there are any, else among all. In the even case it is not the previous one, if there is
     /// another.
-    pub(crate) fn choose(&self, previous: i32, point: u64) -> i32 {
+    fn choose(&self, previous: i32, point: u64) -> i32 {
         if let Some(weighed) = self.load.and_then(|load| load.choose(point)) {
             return weighed;
         }
-        let loaded = self.load.map(PartitionLoad::partitions);
-        let candidates = loaded.as_deref().unwrap_or(self.available);
-        if candidates.is_empty() {
+        let candidates = self.len();
+        if candidates == 0 {
             return scale(point, u64::from(self.count.max(1))) as i32;
         }
-        let place = scale(point, candidates.len() as u64) as usize;
-        match candidates[place] {
-            same if same == previous => candidates[(place + 1) % candidates.len()],
+        let place = scale(point, candidates as u64) as usize;
+        match self.at(place) {
+            same if same == previous => self.at((place + 1) % candidates),
             other => other,
         }
+    }
+
+    /// How many there are, whatever they weigh.
+    fn len(&self) -> usize {
+        self.load.map_or(self.available.len(), PartitionLoad::len)
+    }
+
+    /// One of them, by its place among them.
+    fn at(&self, place: usize) -> i32 {
+        self.load.map_or_else(|| self.available[place], |load| load.at(place))
+    }
+
+    /// How many of them come no later than `partition`.
+    fn up_to(&self, partition: i32) -> usize {
+        let available = || self.available.partition_point(|other| *other <= partition);
+        self.load.map_or_else(available, |load| load.up_to(partition))
     }
 }
 

@@ -366,6 +366,25 @@ fn a_turn_that_a_used_up_share_has_ended_begins_anew_when_it_comes_again() {
     assert_eq!(places, [left as i32; 2], "a whole turn");
 }
 
+/// Who has waited for memory of a partition whose turn is over by then would have waited in vain.
+#[test]
+fn a_record_with_memory_stays_where_it_has_it() {
+    let (accumulator, topic) = accumulator(1_000);
+    let sticky = topic.sticky_partition();
+    append(&accumulator, &topic, 800);
+    let queue = topic.queue(sticky);
+    let value = vec![b'x'; 500];
+    let data = RecordData { key: None, value: Some(&value), headers: &[], timestamp: 0 };
+    let mut append = Append { data, own_timestamp: true, sticky: true };
+    let mut memory = None;
+    let mut go = |memory: &mut _| queue.append(&mut append, &mut None, memory, &accumulator.clock);
+    assert!(matches!(go(&mut memory), Appended::NextPartition));
+    memory = Some(Vec::with_capacity(1_000));
+    queue.lock().batches.iter_mut().for_each(|batch| batch.closed = true);
+    assert!(matches!(go(&mut memory), Appended::Done(_)));
+    assert_eq!(memory, None);
+}
+
 /// PART-19: with a long linger batches are full, or nearly so, as they are left behind.
 #[test]
 fn no_batch_is_left_half_filled() {
