@@ -329,7 +329,8 @@ pub mod internal {
             pub fn start(threads: usize) -> std::io::Result<Self> {
                 let slots = Arc::new(Slots::new(usize::MAX));
                 let kind = ExecutorKind::Threads(threads);
-                Ok(Self(CallbackExecutor::start(kind, "bench", slots)?, Arc::new(Lane::new())))
+                let executor = CallbackExecutor::start(kind, Guests::default(), "bench", slots)?;
+                Ok(Self(executor, Arc::new(Lane::new())))
             }
 
             /// A batch of records with these callbacks, each of which has taken its slot.

@@ -12,12 +12,54 @@ use common::{LONG, assert_took, builder, close, delivered, ms, timed};
 use kafka_producer::testing::{Fault, TestCluster};
 use kafka_producer::{
     CallbackTask, Callbacks, DeliveryCause, Error, Executor, InterceptedRecord, InterceptorError,
-    KafkaProducer, Producer, ProducerInterceptor, ProducerRecord, RecordMetadata, StringSerializer,
-    TopicRecord, TypedRecord,
+    KafkaProducer, Producer, ProducerEvent, ProducerInterceptor, ProducerRecord, RecordMetadata,
+    StringSerializer, TopicRecord, TypedRecord,
 };
 
 fn to<'a>(partition: i32, value: &'a str) -> ProducerRecord<'a> {
     ProducerRecord::new("t", value).partition(partition)
+}
+
+/// Tells the name of the thread that drops it, and panics there.
+struct Dropped(mpsc::Sender<String>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::thread::current().name().unwrap_or_default().to_owned());
+        assert!(std::thread::panicking(), "what a destructor may do");
+    }
+}
+
+/// The program keeps neither the builder nor the closures, so that they end with the producer.
+#[test]
+fn what_the_program_gave_is_dropped_where_its_code_may_run() {
+    let cluster = TestCluster::builder().topic("t", 1).start();
+    let address: std::net::SocketAddr = cluster.bootstrap_servers().parse().unwrap();
+    let (told, names) = mpsc::channel();
+    let (listener, lookup) = (Dropped(told.clone()), Dropped(told));
+    let named = || common::impatient("kafka.example:1").client_id("own").linger(ms(60_000));
+    let resolve = move |_: &str, _| Ok(vec![address]);
+    let listen = move |_: &ProducerEvent| {
+        let _kept = &listener;
+    };
+    let producer = named().resolve_with(resolve).on_event(listen).build().unwrap();
+    producer.send(to(0, "given back")).unwrap();
+    let report = producer.close_and_return(Duration::ZERO);
+    assert_eq!((report.threads_stuck, report.not_sent.len()), (0, 1), "{report:?}");
+    let name = |names: &mpsc::Receiver<String>| names.recv_timeout(LONG).unwrap();
+    assert_eq!(name(&names), "own-callback-0");
+
+    // The producer ends inside a callback, and leaves the sender behind.
+    let resolve = move |_: &str, _| {
+        let _kept = &lookup;
+        Ok(vec![address])
+    };
+    let producer = named().resolve_with(resolve).linger(ms(0)).build().unwrap();
+    let (give, given) = mpsc::channel::<KafkaProducer>();
+    let last = move |_: Result<&_, &Error>| drop(given.recv());
+    producer.send_with(to(0, "v"), last).unwrap();
+    give.send(producer).unwrap();
+    assert_eq!(name(&names), "own-callback-0");
 }
 
 #[test]

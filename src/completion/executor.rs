@@ -9,7 +9,7 @@ use std::process;
 use std::time::Duration;
 
 use super::callback::{CompletedBatch, Context, in_callback};
-use super::events::EventListener;
+use super::events::Guests;
 use super::flush::FlushToken;
 use super::lane::Lane;
 use super::log_relay::LogEvent;
@@ -135,7 +135,8 @@ pub(crate) struct CallbacksLeft {
 /// Runs callbacks away from the sender.
 pub(crate) struct CallbackExecutor {
     pool: Arc<Pool>,
-    is_inline: bool,
+    /// Without threads, under [`ExecutorKind::Inline`]: what they would have.
+    inline: Option<Guests>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Clock,
     /// The process whose threads they are; a forked child has none of them.
@@ -151,7 +152,12 @@ impl CallbackExecutor {
     ///
     /// # Errors
     /// The operating system's, if it has no thread to give.
-    pub(crate) fn start(kind: ExecutorKind, name: &str, slots: Arc<Slots>) -> io::Result<Self> {
+    pub(crate) fn start(
+        kind: ExecutorKind,
+        guests: Guests,
+        name: &str,
+        slots: Arc<Slots>,
+    ) -> io::Result<Self> {
         let (threads, custom) = match kind {
             ExecutorKind::Threads(threads) => (threads.max(1), None),
             ExecutorKind::Inline => (0, None),
@@ -159,15 +165,15 @@ impl CallbackExecutor {
         };
         let executor = Self {
             pool: Arc::new(Pool::new(threads, slots)),
-            is_inline: threads == 0,
+            inline: (threads == 0).then(|| guests.clone()),
             threads: Mutex::new(Vec::with_capacity(threads)),
             clock: Clock::system(),
             process: process::id(),
         };
         // Should one of them fail to start, dropping the executor ends those before it.
         for number in 0..threads {
-            let (pool, custom) = (executor.pool.clone(), custom.clone());
-            let body = move || pool.serve(number, custom);
+            let (pool, custom, guests) = (executor.pool.clone(), custom.clone(), guests.clone());
+            let body = move || pool.serve(number, custom, guests);
             let thread = spawn_named(format!("{name}-callback-{number}"), body)?;
             executor.threads.lock().push(thread);
         }
@@ -183,7 +189,7 @@ impl CallbackExecutor {
         }
         debug_assert!(batch.result.is_done(), "{:?} has no outcome yet", batch.result);
         self.pool.on_submitted(batch.callbacks.len());
-        if self.is_inline {
+        if self.inline.is_some() {
             self.pool.run(batch, Context::Inline);
         } else if lane.push(batch) {
             self.pool.schedule_untold(lane.clone());
@@ -208,19 +214,20 @@ impl CallbackExecutor {
         }
     }
 
-    /// Has the program's listener told, in order with the log.
-    pub(crate) fn tell_event(&self, listener: &EventListener, event: ProducerEvent) {
-        if self.pool.logs.push_event(listener.clone(), event) {
+    /// Has the program's listener told, if there is one, in order with the log.
+    pub(crate) fn tell_event(&self, event: ProducerEvent) {
+        if self.pool.logs.push_event(event) {
             self.drain_logs();
         }
     }
 
     fn drain_logs(&self) {
-        if self.is_inline {
-            let _inside = Context::Inline.enter();
-            self.pool.logs.drain_rest();
-        } else {
-            self.pool.schedule_logs();
+        match &self.inline {
+            Some(guests) => {
+                let _inside = Context::Inline.enter();
+                self.pool.logs.drain_rest(guests.listener.as_ref());
+            }
+            None => self.pool.schedule_logs(),
         }
     }
 

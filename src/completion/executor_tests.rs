@@ -26,7 +26,8 @@ fn open_batch() -> Arc<BatchResult> {
 }
 
 fn executor(kind: ExecutorKind) -> CallbackExecutor {
-    CallbackExecutor::start(kind, "kp-test", Arc::new(Slots::new(1_000_000))).unwrap()
+    CallbackExecutor::start(kind, Guests::default(), "kp-test", Arc::new(Slots::new(1_000_000)))
+        .unwrap()
 }
 
 fn threads(threads: usize) -> CallbackExecutor {

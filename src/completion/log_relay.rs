@@ -39,16 +39,17 @@ impl LogEvent {
 #[derive(Debug)]
 enum Told {
     Line(LogEvent),
-    Event(EventListener, ProducerEvent),
+    Event(ProducerEvent),
 }
 
 impl Told {
     /// Where user code may run; `log_now` logs a line.
-    fn tell(self, log_now: &mut impl FnMut(log::Level, &str)) {
+    fn tell(self, listener: Option<&EventListener>, log_now: &mut impl FnMut(log::Level, &str)) {
         match self {
             Self::Line(line) => log_now(line.level, &line.text),
-            Self::Event(listener, event) => {
-                if let Err(panic) = listener.tell(&event) {
+            Self::Event(event) => {
+                let told = listener.map_or(Ok(()), |listener| listener.tell(&event));
+                if let Err(panic) = told {
                     log_now(
                         log::Level::Error,
                         &format!("the listener of events panicked: {panic}"),
@@ -88,8 +89,8 @@ impl LogRelay {
     }
 
     /// As [`push`](Self::push), for an event.
-    pub(super) fn push_event(&self, listener: EventListener, event: ProducerEvent) -> bool {
-        self.leave(Told::Event(listener, event))
+    pub(super) fn push_event(&self, event: ProducerEvent) -> bool {
+        self.leave(Told::Event(event))
     }
 
     fn leave(&self, told: Told) -> bool {
@@ -99,14 +100,19 @@ impl LogRelay {
         !self.draining.swap(true, Ordering::SeqCst)
     }
 
-    /// Logs a turn's worth of lines. True if there are more: the caller must come again.
-    pub(super) fn drain_turn(&self) -> bool {
-        self.drain_turn_to(log_now)
+    /// Logs a turn's worth of lines, and tells the listener of events, if there is one. True if
+    /// there are more: the caller must come again.
+    pub(super) fn drain_turn(&self, listener: Option<&EventListener>) -> bool {
+        self.drain_turn_to(listener, log_now)
     }
 
-    fn drain_turn_to(&self, mut log_now: impl FnMut(log::Level, &str)) -> bool {
+    fn drain_turn_to(
+        &self,
+        listener: Option<&EventListener>,
+        mut log_now: impl FnMut(log::Level, &str),
+    ) -> bool {
         for told in self.receiver.try_iter().take(TURN) {
-            told.tell(&mut log_now);
+            told.tell(listener, &mut log_now);
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -124,8 +130,8 @@ impl LogRelay {
     }
 
     /// Logs all that is left, here and now: for a sender that runs user code itself.
-    pub(super) fn drain_rest(&self) {
-        while self.drain_turn() {}
+    pub(super) fn drain_rest(&self, listener: Option<&EventListener>) {
+        while self.drain_turn(listener) {}
     }
 }
 
@@ -148,7 +154,7 @@ mod loom_models {
                         let mut more =
                             relay.leave(Told::Line(LogEvent::new(log::Level::Info, "line")));
                         while more {
-                            more = relay.drain_turn_to(|_, _| logged += 1);
+                            more = relay.drain_turn_to(None, |_, _| logged += 1);
                         }
                     }
                     logged
@@ -170,7 +176,7 @@ mod tests {
 
     fn drain_turn(relay: &LogRelay) -> (Vec<String>, bool) {
         let mut lines = Vec::new();
-        let has_more = relay.drain_turn_to(|_, text| lines.push(text.to_owned()));
+        let has_more = relay.drain_turn_to(None, |_, text| lines.push(text.to_owned()));
         (lines, has_more)
     }
 

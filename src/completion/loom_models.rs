@@ -196,7 +196,8 @@ fn with_callback(executor: &CallbackExecutor, ran: &Arc<Ran>, number: u32) -> Co
 
 fn executor(threads: usize) -> Arc<CallbackExecutor> {
     let slots = Arc::new(Slots::new(10));
-    Arc::new(CallbackExecutor::start(ExecutorKind::Threads(threads), "model", slots).unwrap())
+    let (kind, guests) = (ExecutorKind::Threads(threads), Guests::default());
+    Arc::new(CallbackExecutor::start(kind, guests, "model", slots).unwrap())
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) use self::{
         Callback, CompletedBatch, PendingCallback, UserCallback, Watched, in_callback,
         in_inline_callback, refuse_in_callback, refuse_in_inline_callback,
     },
-    events::EventListener,
+    events::{EventListener, Guests},
     executor::{CallbackExecutor, CallbacksLeft, ExecutorKind},
     flush::{FlushToken, FlushWait},
     future::{BatchResult, Outcome, RecordErrors, SplitPart, WaitListener},

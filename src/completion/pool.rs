@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::callback::{Callback, CompletedBatch, Context, PendingCallback};
+use super::events::Guests;
 use super::executor::{CallbackTask, Executor};
 use super::flush::FlushToken;
 use super::future::BatchResult;
@@ -213,14 +214,19 @@ impl Pool {
 
     /// A thread's life: serves the run queue until the pool stops. With a user's executor, one
     /// thread hands batches on to it.
-    pub(super) fn serve(self: &Arc<Self>, me: usize, executor: Option<Arc<dyn Executor>>) {
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        me: usize,
+        executor: Option<Arc<dyn Executor>>,
+        guests: Guests,
+    ) {
         let _ended = EndedWhenDropped { pool: self, me };
         while let Some(work) = self.next(me) {
             match work {
                 Work::Lane(lane) => self.serve_lane(lane, executor.as_deref()),
                 Work::Logs => {
                     let _inside = Context::Callback.enter();
-                    if self.logs.drain_turn() {
+                    if self.logs.drain_turn(guests.listener.as_ref()) {
                         self.schedule_logs();
                     }
                 }
@@ -229,6 +235,12 @@ impl Pool {
         let _inside = Context::Callback.enter();
         if let Err(panic) = guarded(|| drop(executor)) {
             self.on_panic(&format!("the callback executor panicked: {panic}"));
+        }
+        let Guests { listener, kept } = guests;
+        if let Err(panic) = guarded(|| drop((listener, kept))) {
+            self.on_panic(&format!(
+                "a closure of the program's panicked as it was dropped: {panic}"
+            ));
         }
     }
 

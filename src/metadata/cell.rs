@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub(super) trouble: Option<Arc<str>>,
     /// The brokers that are reached, and why others aren't; nothing of those not tried.
     pub(super) reached: BTreeMap<NodeId, Result<(), Arc<str>>>,
+    /// Counts the changes of `reached`.
+    pub(super) reach_version: u64,
     /// A failure for those that were waiting when it came, as when credentials are refused, and
     /// how many came before it; whoever comes later tries again.
     pub(super) failure: Option<(u64, Error)>,
@@ -156,6 +158,7 @@ impl MetadataCell {
         let mut shared = self.shared.lock();
         if shared.reached != reached {
             shared.reached = reached;
+            shared.reach_version += 1;
             drop(shared);
             self.changed.notify_all();
         }

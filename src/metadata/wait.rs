@@ -45,8 +45,9 @@ pub(crate) struct TopicWait {
 #[derive(Debug)]
 pub(crate) struct LeaderWait {
     topic: TopicWait,
-    /// The sender knows that it is to connect.
-    told: bool,
+    /// What was published as the sender was last told that it is to connect. It forgets that once
+    /// a leader is reached, which may be lost before this call has seen it.
+    told_at: Option<(u64, u64)>,
 }
 
 /// A call's wait for the first answer of any broker.
@@ -182,7 +183,7 @@ fn hint(code: ErrorCode, shared: &Shared) -> &'static str {
 impl LeaderWait {
     /// A wait that begins at `now`.
     pub(crate) fn new(topic: &str, now: MonoTime, deadline: MonoTime) -> Self {
-        Self { topic: TopicWait::new(topic, None, now, deadline), told: false }
+        Self { topic: TopicWait::new(topic, None, now, deadline), told_at: None }
     }
 
     /// Decides.
@@ -206,11 +207,14 @@ impl LeaderWait {
     }
 
     fn decide(&mut self, shared: &mut Shared, now: MonoTime) -> Wait<()> {
+        let at = (shared.version, shared.reach_version);
         let topic = match self.topic.decide(shared, now) {
             Wait::Ready(topic) => topic,
             Wait::Failed(error) => return Wait::Failed(error),
             Wait::Pending { until, wake } => {
-                self.told |= wake;
+                if wake {
+                    self.told_at = Some(at);
+                }
                 return Wait::Pending { until, wake };
             }
         };
@@ -222,7 +226,7 @@ impl LeaderWait {
         if let Some(error) = bounds.failure(shared) {
             return Wait::Failed(error);
         }
-        let wake = !std::mem::replace(&mut self.told, true);
+        let wake = self.told_at.replace(at) != Some(at);
         if now >= bounds.deadline && !wake {
             return Wait::Failed(bounds.timeout(&topic.name, now, out_of_reach(&topic, shared)));
         }
@@ -554,6 +558,14 @@ mod tests {
         Arc::new(cluster)
     }
 
+    /// Whether a wait that goes on has the sender look again.
+    fn is_told(wait: Wait<()>) -> bool {
+        match wait {
+            Wait::Pending { wake, .. } => wake,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_wait_for_a_leader_ends_when_one_is_reached() {
         let cell = cell();
@@ -565,12 +577,18 @@ mod tests {
         };
         assert!(matches!(wait.poll(&cell, START), Wait::Pending { wake: true, .. }));
         cell.publish(led(None), &[], &[]);
-        assert!(matches!(wait.poll(&cell, START), Wait::Pending { wake: false, .. }));
+        assert!(is_told(wait.poll(&cell, START)));
+        assert!(!is_told(wait.poll(&cell, START)), "it knows");
         assert!(why(&mut wait).starts_with("none of its partitions has a leader (2 in all)"));
         cell.publish(led(Some(NodeId(1))), &[], &[]);
+        cell.set_reached([(NodeId(1), Ok(()))].into());
+        // Lost again before the waiting thread had its turn: the sender looks for it no more.
         cell.set_reached([(NodeId(2), Ok(()))].into());
+        assert!(is_told(wait.poll(&cell, START)));
+        assert!(!is_told(wait.poll(&cell, START)));
         assert_eq!(why(&mut wait), "its leader h:9092 (id 1) was not reached yet");
         cell.set_reached([(NodeId(1), Err("refused".into()))].into());
+        assert!(is_told(wait.poll(&cell, START)));
         assert_eq!(why(&mut wait), "refused");
         cell.set_reached([(NodeId(1), Ok(()))].into());
         assert!(matches!(wait.poll(&cell, late), Wait::Ready(())));

@@ -14,7 +14,9 @@ use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, RecordAccumulator};
 use crate::client::{ClientConfig, Lookup, NetworkClient, ThreadResolver};
-use crate::completion::{CallbackExecutor, EventListener, Executor, ExecutorKind, Slots, guarded};
+use crate::completion::{
+    CallbackExecutor, EventListener, Executor, ExecutorKind, Guests, Slots, guarded,
+};
 use crate::config::{ProducerBuilder, ProducerConfig, RecordingLevel};
 use crate::error::Error;
 use crate::event::ProducerEvent;
@@ -224,8 +226,13 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
         Some(Callbacks::Inline) => ExecutorKind::Inline,
         Some(Callbacks::Executor(executor)) => ExecutorKind::Custom(executor),
     };
+    let guests = Guests {
+        listener: parts.events.clone(),
+        kept: parts.lookup.clone().map(|lookup| Arc::new(lookup) as _),
+    };
     let executor =
-        Arc::new(CallbackExecutor::start(kind, &name, slots).map_err(refused_by_system)?);
+        CallbackExecutor::start(kind, guests, &name, slots).map_err(refused_by_system)?;
+    let executor = Arc::new(executor);
     let mut random = Random::new(seed);
     let spread = Random::new(random.next_u64());
     let metadata = Metadata::new(MetadataSettings::from(&config), spread);
@@ -234,7 +241,7 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let client = NetworkClient::new(net, resolver, client_config(&config, &name, seed))
         .recording_to(sensors);
     let sender = Sender::new(
-        sender_config(&config, parts.events.clone()),
+        sender_config(&config),
         Arc::clone(&accumulator),
         client,
         metadata,
@@ -245,7 +252,7 @@ pub(crate) fn start_in<N: Net + Send + 'static>(
     let thread =
         thread::start(&name, sender, clock.clone(), Arc::clone(&executor), Arc::clone(&ending))
             .map_err(refused_by_system)?;
-    let interceptors = Interceptors::new(&parts.interceptors, &clock);
+    let interceptors = Interceptors::new(&parts.interceptors, &clock, process);
     let max_plain_size = match interceptors {
         Some(_) => 0,
         None => config.max_request_size.min(memory),
@@ -302,7 +309,7 @@ fn accumulator_config(config: &ProducerConfig, memory: usize, seed: u64) -> Accu
     }
 }
 
-fn sender_config(config: &ProducerConfig, events: Option<EventListener>) -> SenderConfig {
+fn sender_config(config: &ProducerConfig) -> SenderConfig {
     SenderConfig {
         acks: config.acks.as_i16(),
         idempotent: config.enable_idempotence,
@@ -316,7 +323,6 @@ fn sender_config(config: &ProducerConfig, events: Option<EventListener>) -> Send
         retry_backoff_max: config.retry_backoff_max,
         wait_ends_linger: config.wait_ends_linger,
         availability_timeout: config.partitioner_availability_timeout,
-        events,
     }
 }
 

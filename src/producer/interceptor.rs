@@ -17,6 +17,7 @@ use crate::completion::{Callback, Delivery, RecordMetadata, Watched, guarded, lo
 use crate::error::Error;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex};
+use crate::threads::Process;
 use crate::time::{Clock, MonoTime};
 
 /// User code around each send, as Java's interface of this name (KIP-42); added by
@@ -163,6 +164,8 @@ pub(crate) struct Interceptors {
     /// Faults since then.
     unlogged: AtomicU64,
     closed: AtomicBool,
+    /// Whose producer it is: in a forked child nothing ends.
+    process: Process,
 }
 
 /// An interceptor and its type's name, for the log.
@@ -206,7 +209,7 @@ impl Named {
 
 impl Interceptors {
     /// `None` without any, so that there is nothing to ask.
-    pub(super) fn new(chain: &[Named], clock: &Clock) -> Option<Arc<Self>> {
+    pub(super) fn new(chain: &[Named], clock: &Clock, process: Process) -> Option<Arc<Self>> {
         (!chain.is_empty()).then(|| {
             Arc::new(Self {
                 chain: chain.to_vec(),
@@ -214,6 +217,7 @@ impl Interceptors {
                 logged_at: AtomicU64::new(u64::MAX),
                 unlogged: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
+                process,
             })
         })
     }
@@ -315,7 +319,9 @@ impl Interceptors {
 /// The last handle may have been dropped inside a callback, where a close waits for nothing.
 impl Drop for Interceptors {
     fn drop(&mut self) {
-        self.close();
+        if self.process.check().is_ok() {
+            self.close();
+        }
     }
 }
 
@@ -425,9 +431,36 @@ mod tests {
         }
     }
 
+    /// Counts how often it is closed.
+    struct Closes(Arc<AtomicU64>);
+
+    impl ProducerInterceptor for Closes {
+        type State = ();
+
+        fn on_send(&self, _: &mut InterceptedRecord<'_>) -> Result<(), InterceptorError> {
+            Ok(())
+        }
+
+        fn on_close(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The producer lives on in the parent.
+    #[test]
+    fn what_a_forked_child_drops_is_not_closed() {
+        let closes = Arc::new(AtomicU64::new(0));
+        for (process, told) in [(Process::another(), 0), (Process::current(), 1)] {
+            let chain = [Named::new(Closes(Arc::clone(&closes)))];
+            drop(Interceptors::new(&chain, &Clock::system(), process));
+            assert_eq!(closes.load(Ordering::Relaxed), told);
+        }
+    }
+
     #[test]
     fn faults_are_logged_once_a_second_and_counted_meanwhile() {
-        let chain = Interceptors::new(&[Named::new(Idle)], &Clock::system()).unwrap();
+        let chain =
+            Interceptors::new(&[Named::new(Idle)], &Clock::system(), Process::current()).unwrap();
         let at = |millis| chain.may_log(MonoTime::ZERO + Duration::from_millis(millis));
         assert_eq!([at(0), at(1), at(999)], [Some(0), None, None]);
         assert_eq!([at(1_000), at(1_500), at(2_500)], [Some(2), None, Some(1)]);

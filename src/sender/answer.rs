@@ -83,7 +83,7 @@ impl<C: KafkaClient> Sender<C> {
                 self.record_end(request, None, &parts, &mut |_| false, now);
                 if matches!(cause, DeliveryCause::BadResponse(_)) {
                     // What follows on this connection can't be trusted either.
-                    self.client.disconnect(node, now);
+                    self.cut(node, now);
                 }
                 for part in parts.drain(..) {
                     let answer = Answer::None { cause: cause.clone(), sent, stale };
@@ -326,9 +326,7 @@ impl<C: KafkaClient> Sender<C> {
             self.accumulator.sensors.with(Sensors::on_loss);
             let event = ProducerEvent::AcknowledgedLoss { topic, partition, code };
             self.log(log::Level::Warn, || event.to_string());
-            if let Some(listener) = &self.config.events {
-                self.executor.tell_event(listener, event);
-            }
+            self.executor.tell_event(event);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::accumulator::shares::ShareLimits;
 use crate::accumulator::topic_map::Placing;
 use crate::accumulator::{AccumulatorConfig, Patience, RecordAccumulator};
 use crate::completion::{
-    Callback, CallbackExecutor, CallbacksLeft, Delivery, ExecutorKind, FlushWait, Slots,
+    Callback, CallbackExecutor, CallbacksLeft, Delivery, ExecutorKind, FlushWait, Guests, Slots,
 };
 use crate::error::Error;
 use crate::metadata::{Metadata, MetadataCell, MetadataSettings, TopicWait};
@@ -88,7 +88,8 @@ fn produce<const USERS: usize>(
     let inbox = Arc::new(Inbox::new(bell, Process::current()));
     let clock = Clock::Manual(ManualClock::new());
     let slots = Arc::new(Slots::new(10));
-    let executor = Arc::new(CallbackExecutor::start(kind, "model", slots).unwrap());
+    let executor =
+        Arc::new(CallbackExecutor::start(kind, Guests::default(), "model", slots).unwrap());
     let settings = MetadataSettings {
         bootstrap: vec![("bootstrap".into(), 9092)],
         max_age: HOUR,
@@ -113,7 +114,6 @@ fn produce<const USERS: usize>(
         retry_backoff_max: HOUR,
         wait_ends_linger: true,
         availability_timeout: Duration::ZERO,
-        events: None,
     };
     let accumulator = AccumulatorConfig {
         batch_size: 200,

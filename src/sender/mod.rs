@@ -46,9 +46,7 @@ use crate::accumulator::RecordAccumulator;
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::{Event, PartitionId};
 use crate::client::{ClientEvent, KafkaClient, Stage};
-use crate::completion::{
-    CallbackExecutor, CompletedBatch, EventListener, FlushToken, LogEvent, Outcome,
-};
+use crate::completion::{CallbackExecutor, CompletedBatch, FlushToken, LogEvent, Outcome};
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
 use crate::metadata::Metadata;
 use crate::random::Random;
@@ -82,8 +80,6 @@ pub(crate) struct SenderConfig {
     pub(crate) wait_ends_linger: bool,
     /// `partitioner.availability.timeout.ms`; zero: off.
     pub(crate) availability_timeout: Duration,
-    /// Told of what no record's outcome tells.
-    pub(crate) events: Option<EventListener>,
 }
 
 /// All that the sender thread owns.
@@ -207,6 +203,9 @@ impl<C: KafkaClient> Sender<C> {
                 Event::LeaderWanted { topic, until } => {
                     self.upkeep.want_producer_id();
                     self.leaders_wanted.want(topic, until);
+                    if self.lacks_wanted_leader() {
+                        self.metadata.request_update();
+                    }
                 }
                 // The turn asks the pool in any case.
                 Event::MemoryWanted => {}

@@ -4,7 +4,7 @@
 //!
 //! The sender thread tells it of nodes, connections and their ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::client::NodeAddress;
@@ -42,12 +42,19 @@ struct Throttle {
 
 impl Reach {
     /// The full set of nodes. What is known of one stays as long as its address does, also while
-    /// it is not among them: a re-bootstrap leaves the brokers and comes back to them. Says whether
-    /// there are new ones.
+    /// it is not among them: a re-bootstrap leaves the brokers and comes back to them. But they
+    /// lose their connections then. Says whether there is anything new.
     pub(super) fn set_nodes(&mut self, nodes: &[NodeAddress]) -> bool {
         let mut has_new = false;
         if self.nodes.len() > MAX_KNOWN + nodes.len() {
             self.nodes.clear();
+        }
+        let there: BTreeSet<NodeId> = nodes.iter().map(|node| node.id).collect();
+        for (id, known) in &mut self.nodes {
+            if known.is_reached && !there.contains(id) {
+                known.is_reached = false;
+                has_new = true;
+            }
         }
         for address in nodes {
             if self.nodes.get(&address.id).is_none_or(|known| known.address != *address) {
@@ -242,9 +249,11 @@ mod tests {
         reach.set_nodes(&[address(3, "::1")]);
         let text = reach.on_unreachable(NodeId(3), "refused");
         assert!(text.contains("advertised [::1]:9092 via"), "{text}");
-        reach.set_nodes(&[address(-1, "kafka.example")]);
-        reach.set_nodes(&[address(1, "localhost")]);
-        assert!(reach.trouble(Some(NodeId(1))).is_some(), "a re-bootstrap forgets nothing");
+        reach.on_connected(NodeId(2));
+        assert!(reach.set_nodes(&[address(-1, "kafka.example")]), "a connection is gone");
+        assert!(!reach.set_nodes(&[address(1, "localhost"), address(2, "b")]));
+        assert!(!reach.is_reached(NodeId(2)), "it was there and is back, unconnected");
+        assert!(reach.trouble(Some(NodeId(1))).is_some(), "a re-bootstrap forgets no trouble");
         assert_eq!(reach.trouble(Some(NodeId(2))), None);
     }
 

@@ -32,16 +32,27 @@ impl<C: KafkaClient> Sender<C> {
         self.leaders_wanted.0.retain(|(topic, until)| {
             *until > now && !leaders(&cluster, topic).any(|node| reach.is_reached(node))
         });
+        let mut is_news = false;
         for (topic, _) in &self.leaders_wanted.0 {
-            let mut is_led = false;
             for node in leaders(&cluster, topic) {
-                is_led = true;
-                self.client.ready(node, now);
-            }
-            if !is_led {
-                self.metadata.request_update();
+                // A broker that left the cluster and came back may still have its connection.
+                if self.client.ready(node, now) {
+                    self.reach.on_connected(node);
+                    is_news = true;
+                }
             }
         }
+        if is_news {
+            self.tell_reach();
+        }
+    }
+
+    /// Whether a leader is waited for where there is none: the next answer may name one.
+    pub(super) fn lacks_wanted_leader(&self) -> bool {
+        let cluster = self.metadata.cluster();
+        self.leaders_wanted.0.iter().any(|(topic, _)| {
+            cluster.topic(topic).is_some() && leaders(cluster, topic).next().is_none()
+        })
     }
 
     /// When some such leader may be connected to again.

@@ -114,9 +114,10 @@ pub(crate) fn start<C: KafkaClient + Send + 'static>(
         }
         let ended = sender.take_ended();
         // Connections are closed and buffers freed before anybody is told of the end.
-        drop(sender);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(sender)));
         executor.expect_no_more();
         ending.set(ended);
+        debug_assert!(dropped.is_ok(), "a defect in what the sender owned");
     })
 }
 

@@ -225,7 +225,7 @@ impl<C: KafkaClient> Sender<C> {
                 let text = format!("broker {node} sent metadata that can't be read: {error}");
                 self.metadata.cell().set_trouble(text);
                 self.metadata.handle_failure(now);
-                self.client.disconnect(node, now);
+                self.cut(node, now);
                 return;
             }
         };
@@ -262,13 +262,14 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// Batches that still have no leader want the next answer, also where no error called for it.
+    /// Batches that still have no leader want the next answer, also where no error called for it;
+    /// and so do calls that wait for one.
     fn ask_on_for_leaders(&mut self) {
         let waits = |id: &PartitionId| {
             let partition = self.index.partition(*id);
             partition.leader.is_none() && !partition.queue.lock().batches.is_empty()
         };
-        if self.index.active().iter().any(waits) {
+        if self.lacks_wanted_leader() || self.index.active().iter().any(waits) {
             self.metadata.request_update();
         }
     }
@@ -324,7 +325,7 @@ impl<C: KafkaClient> Sender<C> {
             }
             Err(cause) => {
                 if matches!(cause, DeliveryCause::BadResponse(_)) {
-                    self.client.disconnect(node, now);
+                    self.cut(node, now);
                 }
                 self.on_id_failure(cause, now);
             }
@@ -385,7 +386,7 @@ impl<C: KafkaClient> Sender<C> {
                 self.metadata.cell().fail_waiting(unsupported.into());
             }
             self.metadata.handle_failure(now);
-            self.client.disconnect(node, now);
+            self.cut(node, now);
         }
     }
 
@@ -416,6 +417,13 @@ impl<C: KafkaClient> Sender<C> {
         let level = if is_idle { log::Level::Debug } else { log::Level::Info };
         let what = (Subject::Connection, node);
         self.log_failure(level, what, || format!("disconnected: {reason}"), now);
+    }
+
+    /// Ends a connection whose answers can't be trusted any more.
+    pub(super) fn cut(&mut self, node: NodeId, now: MonoTime) {
+        self.client.disconnect(node, now);
+        self.reach.on_lost(node);
+        self.tell_reach();
     }
 
     /// An attempt to connect has failed.

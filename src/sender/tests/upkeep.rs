@@ -296,6 +296,36 @@ fn a_batch_of_a_partition_that_metadata_lacks_has_it_asked_for() {
     assert_eq!(offset(&delivery), Some(0));
 }
 
+/// A call waits for a leader where the topic is known.
+#[test]
+fn a_leader_that_is_waited_for_is_asked_for_once_an_answer() {
+    let mut s = Scenario::new(|s| s.leaders = vec![(-2, -1)]);
+    s.advance(2 * SECOND);
+    s.settle();
+    let (before, until) = (s.metadata_requests, s.now() + 10 * SECOND);
+    s.accumulator.inbox.push(Event::LeaderWanted { topic: "t".into(), until });
+    s.settle();
+    for asked in 1..4 {
+        assert_eq!(s.metadata_requests, before + asked, "once an answer");
+        while s.metadata_requests == before + asked {
+            assert!(s.sleep() <= 2 * SECOND, "it goes on asking");
+        }
+    }
+    s.leaders = vec![(2, 1)];
+    s.advance(2 * SECOND);
+    s.settle();
+    let asked = s.metadata_requests;
+    s.advance(2 * SECOND);
+    s.settle();
+    assert_eq!(s.metadata_requests, asked, "there is one");
+    // Of a topic that brokers refuse nothing is to be had by asking for all.
+    s.accumulator.inbox.push(Event::LeaderWanted { topic: "refused".into(), until });
+    s.settle();
+    s.advance(SECOND);
+    s.settle();
+    assert_eq!(s.metadata_requests, asked);
+}
+
 #[test]
 fn the_sender_is_woken_for_the_first_record_the_full_batch_and_the_flush_and_for_nothing_else() {
     let mut s = Scenario::begun(lingering);
