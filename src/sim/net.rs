@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::cluster::is_bootstrap;
-use super::plan::Plan;
+use super::plan::{MS, Plan};
 use super::watch::Frames;
 use super::world::{Event, On, State, World, seat};
 use crate::network::{ConnectionId, Net, Readiness, SocketOptions, Wake};
@@ -91,9 +91,11 @@ pub(super) struct ClientEnd {
     writable_edge: bool,
 }
 
-/// No run needs more: with the shortest backoff, brokers that are out of reach for long see some
-/// thousands.
-const MOST_CONNECTIONS: usize = 10_000;
+/// No run needs more: brokers that are out of reach for long see some thousands, or tens of them
+/// with the shortest backoff.
+fn most_connections(plan: &Plan) -> usize {
+    if plan.config.reconnect_backoff.1 < 10 * MS { 100_000 } else { 10_000 }
+}
 
 impl ClientEnd {
     fn readable(&mut self) {
@@ -244,7 +246,7 @@ impl State {
     fn connect(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
         self.net.made += 1;
         let id = self.net.made;
-        if id > MOST_CONNECTIONS {
+        if self.net.made > most_connections(&self.plan) {
             self.fail(|| "it connects again and again".to_owned());
         }
         let broker = self.cluster.broker_at(addr);
