@@ -75,12 +75,15 @@ impl Leaders {
         self.heard += 1;
         for (name, id, epochs) in news.topics {
             let before = self.ids.insert(name.clone(), id);
-            // A topic made anew begins its epochs anew.
-            let is_other = before.is_some_and(|before| before != id);
+            // A topic made anew begins its epochs anew, of partitions that it lacks as yet, too.
+            if before.is_some_and(|before| before != id) {
+                let others = self.known.iter_mut().filter(|((topic, _), _)| *topic == name);
+                others.for_each(|(_, known)| known.push((self.heard, -1)));
+            }
             for (partition, epoch) in epochs {
                 let known = self.known.entry((name.clone(), partition)).or_default();
                 let newest = known.last().map_or(-1, |(_, epoch)| *epoch);
-                if is_other || epoch < 0 || epoch > newest {
+                if epoch < 0 || epoch > newest {
                     known.push((self.heard, epoch));
                 }
             }
@@ -140,6 +143,21 @@ mod tests {
         assert_eq!(leaders.judge(&place(), 2, 3), Ok(()));
         leaders.note(place(), 5, 1);
         assert_eq!(leaders.judge(&place(), 1, 3), Ok(()), "a refusal may have told it");
+    }
+
+    /// Its partitions may come back one by one.
+    #[test]
+    fn a_topic_made_anew_has_other_epochs() {
+        let mut leaders = Leaders::default();
+        leaders.note(place(), 3, 1);
+        leaders.hear(news(3), 5);
+        let other = |epochs| News { topics: vec![("t".to_owned(), [2; 16], epochs)] };
+        leaders.hear(other(vec![(1, 0)]), 5);
+        assert_eq!(leaders.judge(&place(), 7, 2), Ok(()));
+        leaders.note(place(), 0, 2);
+        leaders.hear(other(vec![(0, 0), (1, 0)]), 5);
+        assert_eq!(leaders.judge(&place(), 2, 3), Ok(()));
+        assert!(leaders.judge(&place(), 4, 3).is_err());
     }
 
     #[test]
