@@ -36,9 +36,15 @@ fn what_the_program_gave_is_dropped_where_its_code_may_run() {
     let cluster = TestCluster::builder().topic("t", 1).start();
     let address: std::net::SocketAddr = cluster.bootstrap_servers().parse().unwrap();
     let (told, names) = mpsc::channel();
-    let (listener, lookup) = (Dropped(told.clone()), Dropped(told));
+    let (listener, lookup) = (Dropped(told.clone()), Dropped(told.clone()));
     let named = || common::impatient("kafka.example:1").client_id("own").linger(ms(60_000));
-    let resolve = move |_: &str, _| Ok(vec![address]);
+    let resolves = |last: Dropped| {
+        move |_: &str, _: u16| {
+            let _kept = &last;
+            Ok(vec![address])
+        }
+    };
+    let resolve = resolves(Dropped(told));
     let listen = move |_: &ProducerEvent| {
         let _kept = &listener;
     };
@@ -47,14 +53,10 @@ fn what_the_program_gave_is_dropped_where_its_code_may_run() {
     let report = producer.close_and_return(Duration::ZERO);
     assert_eq!((report.threads_stuck, report.not_sent.len()), (0, 1), "{report:?}");
     let name = |names: &mpsc::Receiver<String>| names.recv_timeout(LONG).unwrap();
-    assert_eq!(name(&names), "own-callback-0");
+    assert_eq!([name(&names), name(&names)], ["own-callback-0"; 2]);
 
     // The producer ends inside a callback, and leaves the sender behind.
-    let resolve = move |_: &str, _| {
-        let _kept = &lookup;
-        Ok(vec![address])
-    };
-    let producer = named().resolve_with(resolve).linger(ms(0)).build().unwrap();
+    let producer = named().resolve_with(resolves(lookup)).linger(ms(0)).build().unwrap();
     let (give, given) = mpsc::channel::<KafkaProducer>();
     let last = move |_: Result<&_, &Error>| drop(given.recv());
     producer.send_with(to(0, "v"), last).unwrap();

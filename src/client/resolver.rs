@@ -44,13 +44,15 @@ pub(crate) type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send
 /// The system's resolver, asked on a thread of its own.
 pub(crate) struct ThreadResolver {
     shared: Arc<Shared>,
+    /// Perhaps the program's, and dropped where the resolver is: whoever waits for the thread's end
+    /// has no part in it.
+    lookup: Arc<Lookup>,
 }
 
 struct Shared {
     state: Mutex<State>,
     /// Signalled when the thread has nothing more to do.
     ended: Condvar,
-    lookup: Box<Lookup>,
     wake: Arc<dyn Wake>,
 }
 
@@ -76,7 +78,7 @@ impl ThreadResolver {
     /// Asks `lookup` instead of the system.
     pub(crate) fn with_lookup(wake: Arc<dyn Wake>, lookup: Box<Lookup>) -> Self {
         let (state, ended) = (Mutex::default(), Condvar::new());
-        Self { shared: Arc::new(Shared { state, ended, lookup, wake }) }
+        Self { shared: Arc::new(Shared { state, ended, wake }), lookup: lookup.into() }
     }
 
     /// A handle for whoever waits for the thread's end.
@@ -120,8 +122,8 @@ impl Resolver for ThreadResolver {
             return;
         }
         state.is_running = true;
-        let shared = Arc::clone(&self.shared);
-        match spawn_named("kafka-producer-resolver".to_owned(), move || run(&shared)) {
+        let (shared, lookup) = (Arc::clone(&self.shared), Arc::clone(&self.lookup));
+        match spawn_named("kafka-producer-resolver".to_owned(), move || run(&shared, &*lookup)) {
             Ok(thread) => state.thread = Some(thread),
             Err(error) => {
                 state.is_running = false;
@@ -144,12 +146,12 @@ impl Drop for ThreadResolver {
 }
 
 /// The thread: asks for names until there is none left.
-fn run(shared: &Shared) {
+fn run(shared: &Shared, lookup: &Lookup) {
     let mut state = shared.state.lock();
     while !state.is_closed {
         let Some((host, port)) = state.wanted.pop_front() else { break };
         drop(state);
-        let result = (shared.lookup)(&host, port);
+        let result = lookup(&host, port);
         state = shared.state.lock();
         state.done.push(Resolved { host, port, result });
         shared.wake.wake();

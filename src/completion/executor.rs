@@ -135,8 +135,10 @@ pub(crate) struct CallbacksLeft {
 /// Runs callbacks away from the sender.
 pub(crate) struct CallbackExecutor {
     pool: Arc<Pool>,
-    /// Without threads, under [`ExecutorKind::Inline`]: what they would have.
-    inline: Option<Guests>,
+    is_inline: bool,
+    /// Without threads, until the end: what they would have.
+    guests: Mutex<Guests>,
+    has_listener: bool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     clock: Clock,
     /// The process whose threads they are; a forked child has none of them.
@@ -165,7 +167,9 @@ impl CallbackExecutor {
         };
         let executor = Self {
             pool: Arc::new(Pool::new(threads, slots)),
-            inline: (threads == 0).then(|| guests.clone()),
+            is_inline: threads == 0,
+            guests: Mutex::new(if threads == 0 { guests.clone() } else { Guests::default() }),
+            has_listener: guests.listener.is_some(),
             threads: Mutex::new(Vec::with_capacity(threads)),
             clock: Clock::system(),
             process: process::id(),
@@ -189,7 +193,7 @@ impl CallbackExecutor {
         }
         debug_assert!(batch.result.is_done(), "{:?} has no outcome yet", batch.result);
         self.pool.on_submitted(batch.callbacks.len());
-        if self.inline.is_some() {
+        if self.is_inline {
             self.pool.run(batch, Context::Inline);
         } else if lane.push(batch) {
             self.pool.schedule_untold(lane.clone());
@@ -216,18 +220,18 @@ impl CallbackExecutor {
 
     /// Has the program's listener told, if there is one, in order with the log.
     pub(crate) fn tell_event(&self, event: ProducerEvent) {
-        if self.pool.logs.push_event(event) {
+        if self.has_listener && self.pool.logs.push_event(event) {
             self.drain_logs();
         }
     }
 
     fn drain_logs(&self) {
-        match &self.inline {
-            Some(guests) => {
-                let _inside = Context::Inline.enter();
-                self.pool.logs.drain_rest(guests.listener.as_ref());
-            }
-            None => self.pool.schedule_logs(),
+        if self.is_inline {
+            let _inside = Context::Inline.enter();
+            let listener = self.guests.lock().listener.clone();
+            self.pool.logs.drain_rest(listener.as_ref());
+        } else {
+            self.pool.schedule_logs();
         }
     }
 
@@ -255,6 +259,11 @@ impl CallbackExecutor {
     /// once all callbacks have run. Waits for nothing.
     pub(crate) fn expect_no_more(&self) {
         self.pool.expect_no_more();
+        let guests = std::mem::take(&mut *self.guests.lock());
+        if self.is_inline {
+            let _inside = Context::Inline.enter();
+            self.pool.drop_guests(guests);
+        }
     }
 
     /// Waits until the sender has submitted its last, all callbacks have run, and the threads have

@@ -236,6 +236,11 @@ impl Pool {
         if let Err(panic) = guarded(|| drop(executor)) {
             self.on_panic(&format!("the callback executor panicked: {panic}"));
         }
+        self.drop_guests(guests);
+    }
+
+    /// Where user code may run.
+    pub(super) fn drop_guests(&self, guests: Guests) {
         let Guests { listener, kept } = guests;
         if let Err(panic) = guarded(|| drop((listener, kept))) {
             self.on_panic(&format!(

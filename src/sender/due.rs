@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Sender;
-use super::index::{Partition, leader_of};
+use super::in_flight::Flights;
+use super::index::{Index, Partition, leader_of};
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::buffer_pool::Wanted;
 use crate::accumulator::inbox::PartitionId;
@@ -23,7 +24,7 @@ pub(super) enum Due {
     Now,
     /// It is to be looked at again at this moment.
     At(MonoTime),
-    /// Its leader has to answer what it has first.
+    /// A broker has to answer what it has first.
     OnAnswer,
     /// Something else will make the sender look: metadata, a producer id, a user.
     OnEvent,
@@ -92,7 +93,7 @@ impl<C: KafkaClient> Sender<C> {
             Due::Now => self.index.set_ready(id),
             Due::At(at) => self.index.look_at(id, at),
             Due::OnAnswer => {
-                if let Some(leader) = self.index.partition(id).leader {
+                if let Some(leader) = owes_answer(&self.index, &self.flights, id) {
                     self.note_waiting(leader, Some(id), now);
                 }
             }
@@ -301,6 +302,13 @@ impl<C: KafkaClient> Sender<C> {
         }
         partition.sequences.on_bumped();
     }
+}
+
+/// The partition's leader, if it has a request with a batch of it: not a former one.
+pub(super) fn owes_answer(index: &Index, flights: &Flights, id: PartitionId) -> Option<NodeId> {
+    let partition = index.partition(id);
+    let mut seats = partition.in_flight.iter();
+    partition.leader.filter(|leader| seats.any(|seat| flights.node(seat.tag) == Some(*leader)))
 }
 
 /// Whether the partition's first batch may go out. Pure.

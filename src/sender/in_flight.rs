@@ -75,6 +75,11 @@ impl Flights {
         self.flights.values().map(|flight| flight.node).collect()
     }
 
+    /// The broker that has this request.
+    pub(super) fn node(&self, tag: u64) -> Option<NodeId> {
+        self.flights.get(&tag).map(|flight| flight.node)
+    }
+
     /// The tags of all requests under way.
     pub(super) fn tags(&self) -> Vec<u64> {
         self.flights.keys().copied().collect()

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Sender;
+use super::due::owes_answer;
 use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::load::PartitionLoad;
 use crate::accumulator::topic_map::Topic;
@@ -70,14 +71,10 @@ impl<C: KafkaClient> Sender<C> {
         };
         self.loads.resting.retain(rests);
         // What waited has gone or expired: the broker is to be tried again.
-        let index = &self.index;
+        let (index, flights) = (&self.index, &self.flights);
         self.loads.waiting.retain(|node, waiting| {
-            let is_held_up = |id| {
-                let partition = index.partition(id);
-                partition.leader == Some(*node)
-                    && !partition.quiet
-                    && !partition.in_flight.is_empty()
-            };
+            let is_held_up =
+                |id| !index.partition(id).quiet && owes_answer(index, flights, id) == Some(*node);
             index.has_ready_for(*node) || waiting.behind.is_some_and(is_held_up)
         });
         for name in std::mem::take(&mut self.loads.wanted) {

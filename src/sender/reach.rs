@@ -43,7 +43,7 @@ struct Throttle {
 impl Reach {
     /// The full set of nodes. What is known of one stays as long as its address does, also while
     /// it is not among them: a re-bootstrap leaves the brokers and comes back to them. But they
-    /// lose their connections then. Says whether there is anything new.
+    /// lose their connections then, at once or soon. Says whether there is anything new.
     pub(super) fn set_nodes(&mut self, nodes: &[NodeAddress]) -> bool {
         let mut has_new = false;
         if self.nodes.len() > MAX_KNOWN + nodes.len() {

@@ -391,8 +391,11 @@ impl<C: KafkaClient> Sender<C> {
     }
 
     pub(super) fn hear_connected(&mut self, node: NodeId) {
-        self.reach.on_connected(node);
-        self.tell_reach();
+        // It may have left the cluster meanwhile, and is cut off again.
+        if self.metadata.cluster().nodes.contains_key(&node) {
+            self.reach.on_connected(node);
+            self.tell_reach();
+        }
         if node.0 >= 0 {
             self.metadata.on_broker_reached();
         }

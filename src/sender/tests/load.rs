@@ -1,6 +1,7 @@
 //! Which partitions are loaded or out of reach, as the choice of the next sticky one learns it.
 
 use super::*;
+use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::load::PartitionLoad;
 use crate::types::NodeId;
 
@@ -151,6 +152,27 @@ fn a_broker_that_answers_nothing_for_too_long_is_not_chosen() {
         s.settle();
         assert_eq!(s.load_after_move(), None);
     }
+}
+
+#[test]
+fn a_new_leader_is_not_to_blame_for_what_the_old_one_does_not_answer() {
+    let mut s = Scenario::new(|setup| {
+        setup.leaders = vec![(1, 0), (2, 0), (2, 0)];
+        setup.sender.availability_timeout = 100 * MS;
+        setup.sender.delivery_timeout = 60 * SECOND;
+        setup.sender.one_in_flight = true;
+    });
+    s.append(1, "a");
+    s.sent_one();
+    s.append(1, "waits");
+    s.settle();
+    s.leaders[1] = (1, 1);
+    s.sender.metadata.request_update();
+    s.advance(SECOND);
+    s.settle();
+    assert_eq!(s.sender.index.partition(PartitionId(0)).leader, Some(NodeId(1)));
+    s.advance(SECOND);
+    assert_eq!(s.load_after_move(), None);
 }
 
 #[test]
