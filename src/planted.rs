@@ -35,6 +35,8 @@ pub(crate) enum Defect {
     DeadlineSkipsBackoff,
     /// A broker that asks for a pause is not given one.
     ThrottleIgnored,
+    /// A request that is not answered is waited for beyond its time-out.
+    TimeoutIgnored,
     /// Bytes of a connection that ended are read as the next one's.
     BytesLeftOver,
     /// Two threads run callbacks of one partition.
@@ -62,7 +64,7 @@ pub(crate) const fn is_planted(_: Defect) -> bool {
 
 #[cfg(all(test, not(loom)))]
 impl Defect {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::FreedInFlight,
         Self::RetryBehindLater,
         Self::FailedAndAcknowledged,
@@ -77,6 +79,7 @@ impl Defect {
         Self::OldMetadata,
         Self::DeadlineSkipsBackoff,
         Self::ThrottleIgnored,
+        Self::TimeoutIgnored,
         Self::BytesLeftOver,
         Self::TwoInOneLane,
         Self::LastOfDrain,

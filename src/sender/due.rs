@@ -11,6 +11,7 @@ use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::queue::{QueueState, Told};
 use crate::accumulator::shares::Share;
 use crate::client::KafkaClient;
+use crate::completion::Outcome;
 use crate::error::DeliveryCause;
 use crate::planted::{Defect, is_planted};
 use crate::time::MonoTime;
@@ -209,6 +210,9 @@ impl<C: KafkaClient> Sender<C> {
     /// Fails what is under way and has not been delivered in time.
     fn expire_in_flight(&mut self, id: PartitionId, now: MonoTime) {
         let timeout = self.config.delivery_timeout;
+        if is_planted(Defect::FailedAndAcknowledged) {
+            return self.fail_without_forgetting(id, now);
+        }
         let partition = self.index.partition(id);
         let mut over = Vec::new();
         let mut oldest = MonoTime::MAX;
@@ -216,11 +220,7 @@ impl<C: KafkaClient> Sender<C> {
             let Some(part) = self.flights.part_mut(*seat) else { continue };
             debug_assert_eq!(part.id, id);
             let Some(batch) = &part.batch else { continue };
-            if batch.deadline(timeout) <= now && is_planted(Defect::FailedAndAcknowledged) {
-                let why = crate::error::Error::Fatal("planted".into());
-                batch.result.complete(crate::completion::Outcome::Failed(why));
-                oldest = MonoTime::MAX;
-            } else if batch.deadline(timeout) <= now {
+            if batch.deadline(timeout) <= now {
                 if is_planted(Defect::FreedInFlight) {
                     self.freed.push((id, Vec::with_capacity(512)));
                 }
@@ -245,6 +245,19 @@ impl<C: KafkaClient> Sender<C> {
             self.fail(id, batch, DeliveryCause::Timeout, now);
         }
         self.index.look_at(id, oldest);
+    }
+
+    /// The mistake of [`Defect::FailedAndAcknowledged`].
+    fn fail_without_forgetting(&self, id: PartitionId, now: MonoTime) {
+        for seat in &self.index.partition(id).in_flight {
+            let batch = self.flights.part(*seat).and_then(|part| part.batch.as_ref());
+            let timeout = self.config.delivery_timeout;
+            let Some(batch) = batch.filter(|batch| batch.deadline(timeout) <= now) else {
+                continue;
+            };
+            let error = self.delivery_error(id, batch, DeliveryCause::Timeout, now);
+            batch.result.complete(Outcome::Failed(error));
+        }
     }
 
     /// Fails a batch that no request carries; its sequence, if it has one, is missing from now on.

@@ -99,6 +99,7 @@ mod tests {
             (Verdict::Duplicate, _) => "duplicate",
             (Verdict::Split, _) => "split",
             (Verdict::RetryAfterBump, _) => "retried after a bump",
+            (Verdict::Retry, true) if facts.first_outstanding => "unknown where it led no more",
             (Verdict::Retry, true) => "refused for its sequence, waits for its turn",
             (Verdict::Retry, false) => "retried",
             (Verdict::Fail, true) => "refused for its sequence, may be in the log",

@@ -173,55 +173,78 @@ fn check_failure(
     Ok(())
 }
 
+/// The records of a partition that have to be in the order in which they were accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ordered {
+    /// All of them, wherever they are in the log.
+    All,
+    /// Those that were acknowledged, where each first is in the log.
+    Acknowledged,
+    None,
+}
+
+/// Idempotent, all of them. A broker that has lost what it knew of the producer takes any sequence,
+/// though: a batch may get ahead of one that was refused (KAFKA-14359), which no producer can
+/// prevent. Nor can it where its epochs run out: a new producer id keeps nothing out that was sent
+/// under the old one and given up since. With one request in flight it holds for what was
+/// acknowledged: what was given up may still arrive, late. So may an earlier attempt, and without
+/// idempotence it is all there is of a record that the log has lost.
+fn ordered(plan: &Plan, topic: usize, partition: i32) -> Ordered {
+    let config = &plan.config;
+    let keeps_log = !plan.loses_records(topic, partition);
+    let remembers = plan.expiry.is_none() && !plan.strikes(Kind::ForgetProducers);
+    if config.idempotent && keeps_log && remembers && plan.first_epoch == 0 {
+        return Ordered::All;
+    }
+    let goes_singly = config.acks != 0 && config.max_in_flight == 1;
+    if goes_singly && (config.idempotent || keeps_log) {
+        return Ordered::Acknowledged;
+    }
+    Ordered::None
+}
+
 /// The order in a partition is the order in which its records were accepted.
-///
-/// Idempotent, that holds for all of them. A broker that has lost what it knew of the producer
-/// takes any sequence, though: a batch may get ahead of one that was refused (KAFKA-14359), which
-/// no producer can prevent. Nor can it where its epochs run out: a new producer id keeps nothing
-/// out that was sent under the old one and given up since. With one request in flight it holds for
-/// what was acknowledged, where it first is in the log: what was given up may still arrive, late.
-/// So may an earlier attempt, and without idempotence it is all there is of a record that the log
-/// has lost.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
-    let losses = [Kind::Recreate, Kind::Unclean, Kind::FailOver];
-    let keeps_logs = !losses.iter().any(|kind| plan.strikes(*kind));
-    let idempotent = plan.config.idempotent;
-    let knows_all = idempotent
-        && plan.expiry.is_none()
-        && plan.first_epoch == 0
-        && keeps_logs
-        && !plan.strikes(Kind::ForgetProducers);
-    let goes_singly =
-        plan.config.acks != 0 && plan.config.max_in_flight == 1 && (idempotent || keeps_logs);
-    if !knows_all && !goes_singly {
-        return Ok(());
-    }
-    let orders: Vec<Option<u32>> = (evidence.entries.entries.iter())
-        .map(|entry| match &entry.sent {
-            Sent::Accepted { order, delivery, .. } if !entry.is_loose => {
-                let counts = knows_all || matches!(delivery.try_get(), Some(Ok(_)));
-                counts.then_some(*order)
-            }
-            _ => None,
-        })
-        .collect();
-    for (name, _) in &plan.topics {
+    for (number, (name, _)) in plan.topics.iter().enumerate() {
         let Some(topic) = evidence.state.cluster.model.topic(name) else { continue };
-        for (index, partition) in topic.partitions.iter().enumerate() {
-            let records = partition.log.records();
-            let ids = records.iter().filter_map(|r| id_of(r.value.as_deref()?));
-            let mut seen = BTreeSet::new();
-            let mut last = None;
-            for id in ids.filter(|id| knows_all || seen.insert(*id)) {
-                let Some(order) = orders.get(id.0 as usize).copied().flatten() else { continue };
-                if order < last.map(|(_, order)| order).unwrap_or_default() {
-                    let before = last.map(|(id, _)| id);
-                    return Err(format!("{name}-{index}: {id:?} comes after {before:?}"));
-                }
-                last = Some((id, order));
+        for (index, partition) in (0..).zip(&topic.partitions) {
+            let rule = ordered(plan, number, index);
+            if rule != Ordered::None {
+                check_order_of(evidence, rule, &partition.log.records())
+                    .map_err(|text| format!("{name}-{index}: {text}"))?;
             }
         }
+    }
+    Ok(())
+}
+
+fn check_order_of(
+    evidence: &Evidence<'_>,
+    rule: Ordered,
+    log: &[StoredRecord],
+) -> Result<(), String> {
+    let order_of = |id: RecordId| match &evidence.entries.entries.get(id.0 as usize)?.sent {
+        Sent::Accepted { order, delivery, .. } => {
+            let counts = rule == Ordered::All || matches!(delivery.try_get(), Some(Ok(_)));
+            counts.then_some(*order)
+        }
+        _ => None,
+    };
+    let is_loose = |id: &RecordId| {
+        let entry = evidence.entries.entries.get(id.0 as usize);
+        entry.is_some_and(|entry| entry.is_loose)
+    };
+    let ids = log.iter().filter_map(|r| id_of(r.value.as_deref()?));
+    let mut seen = BTreeSet::new();
+    let mut last = None;
+    for id in ids.filter(|id| !is_loose(id) && (rule == Ordered::All || seen.insert(*id))) {
+        let Some(order) = order_of(id) else { continue };
+        if order < last.map(|(_, order)| order).unwrap_or_default() {
+            let before = last.map(|(id, _)| id);
+            return Err(format!("{id:?} comes after {before:?}"));
+        }
+        last = Some((id, order));
     }
     Ok(())
 }

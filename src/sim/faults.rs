@@ -197,6 +197,15 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// It may take records out of the partition's log.
+    pub(super) fn takes_records_of(&self, topic: usize, partition: i32) -> bool {
+        let cuts =
+            matches!(self.kind, Kind::Unclean | Kind::FailOver) && self.partition == partition;
+        (cuts || self.kind == Kind::Recreate) && self.topic == topic
+    }
+}
+
 /// The end of a fault that lasts.
 pub(super) enum Mend {
     Connects(i32),

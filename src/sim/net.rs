@@ -514,5 +514,6 @@ impl State {
         let now = self.now;
         let nanos = timeout.map_or(u64::MAX, |timeout| timeout.as_nanos() as u64);
         self.trace.note(now, "poll", [nanos, 0], || ("sender".into(), format!("{timeout:?}")));
+        self.watch_overdue();
     }
 }

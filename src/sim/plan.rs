@@ -246,6 +246,11 @@ impl Plan {
         c.retries.is_none() && has_time && self.quota.is_none()
     }
 
+    /// The partition's log may be cut off, or be made anew.
+    pub(super) fn loses_records(&self, topic: usize, partition: i32) -> bool {
+        self.faults.iter().any(|(_, fault)| fault.takes_records_of(topic, partition))
+    }
+
     pub(super) fn strikes(&self, kind: Kind) -> bool {
         self.faults.iter().any(|(_, fault)| fault.kind == kind)
     }

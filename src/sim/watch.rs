@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::leaders::{Leaders, News};
 use super::ledger::{RecordId, id_of};
+use super::net::Conn;
+use super::plan::CallbackKind;
 use super::world::State;
 use crate::protocol::TopicRef;
 use crate::record::RecordBatch;
@@ -42,6 +44,10 @@ pub(super) struct Frames {
     begun_at: VecDeque<Option<u64>>,
     /// Responses that tell of leaders, by number.
     news: VecDeque<(u64, News)>,
+    /// When each request that is not answered yet was wholly written.
+    unanswered: VecDeque<MonoTime>,
+    /// The pauses that the client has read of, which are no time that an answer may take.
+    paused: Duration,
 }
 
 /// Counts frames in a stream of bytes.
@@ -100,12 +106,16 @@ impl Frames {
 
     /// The client has read these bytes.
     pub(super) fn on_read(&mut self, bytes: &[u8], now: MonoTime) {
+        let ended = self.down.ended;
         self.down.feed(bytes);
+        let answered = (self.down.ended - ended) as usize;
+        self.unanswered.drain(..answered.min(self.unanswered.len()));
         while let Some((number, pause)) = self.pauses.front().copied() {
             if number > self.down.ended {
                 break;
             }
             self.pauses.pop_front();
+            self.paused += pause;
             // Requests that were on their way before may still be written.
             if self.settled {
                 self.quiet_until = self.quiet_until.max(now + pause);
@@ -122,8 +132,9 @@ impl Frames {
         now: MonoTime,
         most_in_flight: Option<usize>,
     ) -> Result<(), String> {
-        let begun = self.up.begun;
+        let (begun, ended) = (self.up.begun, self.up.ended);
         self.up.feed(bytes);
+        self.unanswered.extend((ended..self.up.ended).map(|_| now));
         // What waited to be written may be older than what was heard since.
         let is_fresh = std::mem::replace(&mut self.settled, whole);
         let begun_now = (begun..self.up.begun).map(|_| is_fresh.then_some(heard));
@@ -141,7 +152,36 @@ impl Frames {
     }
 }
 
+impl Frames {
+    /// The client waits for an answer, and should have given it up: one takes no longer than
+    /// `request`, or `setup` where the connection is not ready for use yet.
+    fn overdue(&self, request: Duration, setup: Duration, now: MonoTime) -> Option<Duration> {
+        // The versions are asked for once or twice.
+        let limit = if self.down.ended < 2 { request.max(setup) } else { request };
+        let waited = now.since(*self.unanswered.front()?);
+        (waited > limit + self.paused).then_some(waited)
+    }
+}
+
 impl State {
+    /// The sender goes to sleep: nothing is overdue then. Where nobody answers requests to produce
+    /// what is owed can't be told.
+    pub(super) fn watch_overdue(&mut self) {
+        let (plan, now) = (&self.plan, self.now);
+        let c = &plan.config;
+        if c.acks == 0 || c.callbacks == CallbackKind::Inline {
+            return;
+        }
+        // Set-ups have a fifth of jitter.
+        let (request, setup) = (c.request_timeout + plan.slack(), c.setup_timeout.1.mul_f64(1.25));
+        let standing = self.net.conns.iter().filter(|(_, conn)| conn.client.is_some());
+        let overdue =
+            |(id, conn): (&usize, &Conn)| Some((*id, conn.frames.overdue(request, setup, now)?));
+        if let Some((id, waited)) = standing.filter_map(overdue).next() {
+            self.fail(|| format!("c{id} stands, and an answer is waited for since {waited:?}"));
+        }
+    }
+
     /// A request is about to be carried out: a sequence is used for one record for ever, and
     /// batches go to whom the client should know to lead.
     pub(super) fn watch_request(&mut self, request: &Request<'_>, broker: i32, heard: Option<u64>) {
