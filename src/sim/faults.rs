@@ -304,6 +304,10 @@ impl State {
                 0 => RequestFault::metadata().times(times).error(fault.code),
                 _ => RequestFault::init_producer_id().times(times).error(fault.code),
             },
+            // By a broker that loses the partition as it answers, and knows no start of its log.
+            Kind::ProduceError if self.plan.config.idempotent && fault.draw / 2 % 4 == 0 => {
+                to_one(produce()).error(ErrorCode::UNKNOWN_PRODUCER_ID)
+            }
             _ => to_one(produce()).error(fault.code),
         };
         self.cluster.faults.inject(made);
