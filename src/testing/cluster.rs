@@ -254,6 +254,15 @@ impl TestCluster {
         self.shared.change(|state| state.model.add_partitions(topic, total))
     }
 
+    /// Sets a topic's `max.message.bytes`, as [`TopicConfig::max_message_bytes`] does beforehand;
+    /// gives whether there is such a topic.
+    pub fn set_max_message_bytes(&self, topic: &str, bytes: usize) -> bool {
+        self.shared.change(|state| {
+            let topic = state.model.topic_mut(topic);
+            topic.map(|topic| topic.config.max_message_bytes = bytes).is_some()
+        })
+    }
+
     /// The records of a partition, oldest first; empty if there is no such partition.
     pub fn records(&self, topic: &str, partition: i32) -> Vec<StoredRecord> {
         let state = self.shared.lock();

@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 /// What a produce request is about, beside its records.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Produce<'a> {
     pub version: i16,
     pub acks: i16,

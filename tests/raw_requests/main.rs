@@ -5,6 +5,7 @@
 //!
 //! - `script`: what one broker answers to requests alone
 //! - `history`: what becomes of producers as time passes, topics come and go, and brokers restart
+//! - `changes`: what becomes of topics that grow, get other limits, or go
 //! - `elections`: three brokers, of which some hang or die
 //! - `releases`: what older brokers answer otherwise
 //! - `world`: what the scripts need beside requests, for the test broker and for Kafka
@@ -20,6 +21,7 @@ mod kafka_harness;
 #[path = "../raw/mod.rs"]
 mod raw;
 
+mod changes;
 mod elections;
 mod history;
 mod releases;
@@ -78,6 +80,27 @@ fn kafka_keeps_to_the_script() {
     }
     script::run(cluster.port(1));
     history::run(&cluster);
+}
+
+#[test]
+fn the_test_broker_keeps_to_the_script_of_changes() {
+    let mut builder = TestCluster::builder().auto_create(false);
+    for topic in [changes::GROWS, changes::RESIZED, changes::GOES] {
+        builder = builder.topic(topic, 1);
+    }
+    changes::run(&Simulated { cluster: builder.start() });
+}
+
+#[test]
+fn kafka_keeps_to_the_script_of_changes() {
+    let test = "kafka_keeps_to_the_script_of_changes";
+    let Some(cluster) = kafka_harness::Cluster::start_or_skip(test, 1, &[]) else {
+        return;
+    };
+    for topic in [changes::GROWS, changes::RESIZED, changes::GOES] {
+        cluster.create_topic(topic, 1, 1, &[]);
+    }
+    changes::run(&cluster);
 }
 
 #[test]

@@ -14,8 +14,23 @@ use crate::raw::{Batch, Connection, PATIENCE, Produce};
 pub trait World {
     fn port(&self, broker: i32) -> u16;
 
-    /// Deletes a topic; when it is back it has the same name and configuration.
-    fn recreate(&self, topic: &str);
+    /// Creates a topic with one partition and the defaults.
+    fn create(&self, topic: &str);
+
+    /// Returns once the brokers have heard that the topic is gone.
+    fn delete(&self, topic: &str);
+
+    /// Deletes a topic and makes it anew.
+    fn recreate(&self, topic: &str) {
+        self.delete(topic);
+        self.create(topic);
+    }
+
+    /// Adds partitions until there are `total`.
+    fn grow(&self, topic: &str, total: i32);
+
+    /// Sets a topic's `max.message.bytes`.
+    fn limit_batches(&self, topic: &str, bytes: usize);
 
     /// Deletes the records of partition 0 before this offset.
     fn delete_records(&self, topic: &str, before: i64);
@@ -65,9 +80,20 @@ impl World for Simulated {
         self.cluster.port(broker).expect("a broker")
     }
 
-    fn recreate(&self, topic: &str) {
-        assert!(self.cluster.delete_topic(topic));
+    fn create(&self, topic: &str) {
         assert!(self.cluster.create_topic(topic, 1));
+    }
+
+    fn delete(&self, topic: &str) {
+        assert!(self.cluster.delete_topic(topic));
+    }
+
+    fn grow(&self, topic: &str, total: i32) {
+        assert!(self.cluster.add_partitions(topic, total));
+    }
+
+    fn limit_batches(&self, topic: &str, bytes: usize) {
+        assert!(self.cluster.set_max_message_bytes(topic, bytes));
     }
 
     fn delete_records(&self, topic: &str, before: i64) {
@@ -127,7 +153,11 @@ impl World for Cluster {
         address.rsplit(':').next().expect("host:port").parse().expect("a port")
     }
 
-    fn recreate(&self, topic: &str) {
+    fn create(&self, topic: &str) {
+        self.create_topic(topic, 1, 1, &[]);
+    }
+
+    fn delete(&self, topic: &str) {
         // DeleteTopics v1: names and a time-out; the answer is an array of name and error.
         let answer = admin(self.port(1), (20, 1), |w| {
             w.array(&[topic], |w, name| w.string(name));
@@ -140,7 +170,28 @@ impl World for Cluster {
             let response = connection.metadata(Some(&[topic]), false);
             response.topics[0].error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
         });
-        self.create_topic(topic, 1, 1, &[]);
+    }
+
+    fn grow(&self, topic: &str, total: i32) {
+        self.grow_topic(topic, total as usize);
+    }
+
+    fn limit_batches(&self, topic: &str, bytes: usize) {
+        // IncrementalAlterConfigs v0: resources with their configs, and whether only to check.
+        let answer = admin(self.port(1), (44, 0), |w| {
+            w.array(&[topic], |w, name| {
+                w.unsigned_varint(2); // a byte: a topic
+                w.string(name);
+                w.array(&[bytes.to_string()], |w, value| {
+                    w.string("max.message.bytes");
+                    w.unsigned_varint(0); // a byte: to set it
+                    w.nullable_string(Some(value));
+                });
+            });
+            w.bool(false);
+        });
+        // After the correlation id and the throttle time, of one resource: the error.
+        assert_eq!(answer[8..14], [0, 0, 0, 1, 0, 0], "the limit is not set");
     }
 
     fn delete_records(&self, topic: &str, before: i64) {
@@ -260,8 +311,13 @@ pub fn new_producer_id(connection: &mut Connection) -> i64 {
 
 /// A connection to a broker once it leads the topic: its metadata may tell so a moment earlier.
 pub fn leader_of(port: u16, topic: &str) -> Connection {
+    leader_of_partition(port, topic, 0)
+}
+
+/// The same for a partition other than 0.
+pub fn leader_of_partition(port: u16, topic: &str, partition: i32) -> Connection {
     let mut connection = Connection::open(port);
-    let to = Produce { acks: 1, ..Produce::to(topic, 0) };
+    let to = Produce { acks: 1, ..Produce::to(topic, partition) };
     // Nobody but a leader looks at it so closely.
     let invalid = Batch { last_offset_delta: Some(-1), ..Batch::of(&["v"]) }.encode();
     wait_until("the broker leads", || {

@@ -152,7 +152,6 @@ impl Model {
         self.brokers.get(&broker).map(|broker| broker.release).unwrap_or_default()
     }
 
-    #[cfg(test)]
     pub(crate) fn topic_mut(&mut self, name: &str) -> Option<&mut Topic> {
         self.topics.get_mut(name)
     }
