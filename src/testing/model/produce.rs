@@ -1,7 +1,5 @@
 //! The Produce API: a verdict for each partition of a request.
 
-use std::sync::Arc;
-
 use crate::protocol::ErrorCode;
 use crate::protocol::{
     NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
@@ -72,12 +70,7 @@ impl Model {
         let forbidden = request.transactional_id.is_none() && has_transactional_batch(request);
         let mut outcome = Outcome { topics: Vec::new(), node_endpoints: Vec::new() };
         for topic in &request.topics {
-            let name: Option<Arc<str>> = match topic.topic {
-                TopicRef::Name(name) => {
-                    self.topics.get_key_value(name).map(|(name, _)| name.clone())
-                }
-                TopicRef::Id(id) => self.name_of(id).cloned(),
-            };
+            let name = self.name_known_to(broker, topic.topic).cloned();
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for data in &topic.partitions {
                 let verdict = match (&name, topic.topic) {
@@ -148,7 +141,8 @@ impl Model {
         let Some(index) = usize::try_from(attempt.data.index).ok() else {
             return Verdict::refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         };
-        let topic = self.topics.get_mut(attempt.topic);
+        let is_known = self.is_known_to(attempt.broker, attempt.topic, attempt.data.index);
+        let topic = self.topics.get_mut(attempt.topic).filter(|_| is_known);
         let Some((config, partition)) =
             topic.and_then(|t| Some((&t.config, t.partitions.get_mut(index)?)))
         else {

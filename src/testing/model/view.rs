@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::protocol::{
     ErrorCode, LeaderIdAndEpoch, MetadataResponseBroker, MetadataResponsePartition,
-    MetadataResponseTopic, NodeEndpoint,
+    MetadataResponseTopic, NodeEndpoint, TopicRef,
 };
 
 use super::{Model, Topic};
@@ -30,8 +30,8 @@ impl View {
 }
 
 impl Model {
-    /// Makes a broker tell of the cluster as it is now until it catches up; what it does about
-    /// records is up to date.
+    /// Makes a broker tell of the cluster as it is now until it catches up. Records for topics and
+    /// partitions that are newer it refuses; what it does about others is up to date.
     pub(crate) fn hold_view(&mut self, broker: i32) {
         let topics = self.topics.iter();
         let topics = topics.map(|(name, topic)| (Arc::clone(name), self.describe(name, topic)));
@@ -42,6 +42,24 @@ impl Model {
     /// The broker has caught up with the cluster; gives whether it lagged behind.
     pub(crate) fn release_view(&mut self, broker: i32) -> bool {
         self.views.remove(&broker).is_some()
+    }
+
+    /// The name of a topic that a request is for, if `broker` has heard of it.
+    pub(super) fn name_known_to(&self, broker: i32, topic: TopicRef<'_>) -> Option<&Arc<str>> {
+        let (name, id) = match topic {
+            TopicRef::Name(name) => (self.topics.get_key_value(name)?.0, None),
+            TopicRef::Id(id) => (self.name_of(id)?, Some(id)),
+        };
+        let known = self.views.get(&broker).is_none_or(|view| {
+            let topic = view.topics.get(name);
+            topic.is_some_and(|topic| id.is_none_or(|id| topic.topic_id == id))
+        });
+        known.then_some(name)
+    }
+
+    /// Whether `broker` has heard of a partition, if there is one.
+    pub(super) fn is_known_to(&self, broker: i32, topic: &str, index: i32) -> bool {
+        self.views.get(&broker).is_none_or(|view| view.leader(topic, index).is_some())
     }
 
     /// The leader of a partition and its address, as `broker` knows them.
