@@ -32,7 +32,7 @@ impl Process {
     }
 
     /// One that this is not.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(crate) fn another() -> Self {
         Self(std::process::id().wrapping_add(1))
     }

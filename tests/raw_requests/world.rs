@@ -58,22 +58,6 @@ pub trait World {
 
     fn resume(&self, broker: i32);
 
-    /// Creates a topic with one partition, and adds a second one to another topic, both on this
-    /// broker where that matters.
-    fn extend(&self, created: &str, grown: &str, on: i32);
-
-    /// Makes the preferred replica lead partition 0, which must be in sync.
-    fn prefer(&self, topic: &str, replica: i32);
-
-    /// From here on a broker hears of nothing, nor does it answer.
-    fn hold_back(&self, broker: i32);
-
-    /// A broker that was held back answers, and no other does, so that it learns nothing.
-    fn wake_alone(&self, broker: i32);
-
-    /// The others answer again, and tell it everything.
-    fn inform(&self, broker: i32);
-
     // What a real cluster notices by itself; the test broker, which never waits, has to be told.
 
     /// The next request will wait in vain for a follower that hangs.
@@ -146,25 +130,6 @@ impl World for Simulated {
 
     fn resume(&self, _broker: i32) {}
 
-    fn extend(&self, created: &str, grown: &str, _on: i32) {
-        self.create(created);
-        self.grow(grown, 2);
-    }
-
-    fn prefer(&self, topic: &str, replica: i32) {
-        assert!(self.cluster.move_leader(topic, 0, Some(replica)));
-    }
-
-    fn hold_back(&self, broker: i32) {
-        self.cluster.hold_back_broker(broker);
-    }
-
-    fn wake_alone(&self, _broker: i32) {}
-
-    fn inform(&self, broker: i32) {
-        self.cluster.catch_up_broker(broker);
-    }
-
     fn times_out(&self, topic: &str) {
         let late = Fault::produce().topic(topic).error_after(ErrorCode::REQUEST_TIMED_OUT);
         self.cluster.inject(late);
@@ -212,7 +177,21 @@ impl World for Cluster {
     }
 
     fn limit_batches(&self, topic: &str, bytes: usize) {
-        set_max_message_bytes(self.port(1), topic, bytes);
+        // IncrementalAlterConfigs v0: resources with their configs, and whether only to check.
+        let answer = admin(self.port(1), (44, 0), |w| {
+            w.array(&[topic], |w, name| {
+                w.unsigned_varint(2); // a byte: a topic
+                w.string(name);
+                w.array(&[bytes.to_string()], |w, value| {
+                    w.string("max.message.bytes");
+                    w.unsigned_varint(0); // a byte: to set it
+                    w.nullable_string(Some(value));
+                });
+            });
+            w.bool(false);
+        });
+        // After the correlation id and the throttle time, of one resource: the error.
+        assert_eq!(answer[8..14], [0, 0, 0, 1, 0, 0], "the limit is not set");
     }
 
     fn delete_records(&self, topic: &str, before: i64) {
@@ -279,89 +258,11 @@ impl World for Cluster {
         Cluster::resume(self, broker);
     }
 
-    fn extend(&self, created: &str, grown: &str, on: i32) {
-        // CreateTopics v2, with the replicas instead of their number; no configs.
-        let answer = admin(self.port(on), (19, 2), |w| {
-            w.array(&[created], |w, name| {
-                w.string(name);
-                w.i32(-1);
-                w.i16(-1);
-                w.array(&[0], |w, partition| {
-                    w.i32(*partition);
-                    w.array(&[on], |w, id| w.i32(*id));
-                });
-                w.i32(0);
-            });
-            w.i32(10_000);
-            w.bool(false);
-        });
-        // Of the only topic: the error, and no message.
-        assert_eq!(answer[answer.len() - 4..], [0, 0, 0xff, 0xff], "{created} is not created");
-        // CreatePartitions v0, with the replicas of each new one.
-        let answer = admin(self.port(on), (37, 0), |w| {
-            w.array(&[grown], |w, name| {
-                w.string(name);
-                w.i32(2);
-                w.array(&[on], |w, id| w.array(&[*id], |w, id| w.i32(*id)));
-            });
-            w.i32(10_000);
-            w.bool(false);
-        });
-        assert_eq!(answer[answer.len() - 4..], [0, 0, 0xff, 0xff], "{grown} does not grow");
-    }
-
-    fn prefer(&self, topic: &str, replica: i32) {
-        // ElectLeaders v0: topics with partitions, and a time-out.
-        let answer = admin(self.port(replica), (43, 0), |w| {
-            w.array(&[topic], |w, name| {
-                w.string(name);
-                w.array(&[0], |w, partition| w.i32(*partition));
-            });
-            w.i32(10_000);
-        });
-        // Of the only partition: the error, and no message.
-        assert_eq!(answer[answer.len() - 4..], [0, 0, 0xff, 0xff], "{topic} is not led by it");
-    }
-
-    fn hold_back(&self, broker: i32) {
-        self.pause(broker);
-        // It has asked the controller for news already; these are what the answer tells, or older.
-        set_max_message_bytes(self.port(1 + broker % 3), "strict", 1_048_588);
-        set_max_message_bytes(self.port(1 + broker % 3), "strict", 1_048_588);
-    }
-
-    fn wake_alone(&self, broker: i32) {
-        (1..=3).filter(|id| *id != broker).for_each(|id| self.pause(id));
-        Cluster::resume(self, broker);
-    }
-
-    fn inform(&self, broker: i32) {
-        (1..=3).filter(|id| *id != broker).for_each(|id| Cluster::resume(self, id));
-    }
-
     fn times_out(&self, _topic: &str) {}
 
     fn fall_behind(&self, _topic: &str) {}
 
     fn catch_up(&self, _follower: i32, _topic: &str) {}
-}
-
-fn set_max_message_bytes(port: u16, topic: &str, bytes: usize) {
-    // IncrementalAlterConfigs v0: resources with their configs, and whether only to check.
-    let answer = admin(port, (44, 0), |w| {
-        w.array(&[topic], |w, name| {
-            w.unsigned_varint(2); // a byte: a topic
-            w.string(name);
-            w.array(&[bytes.to_string()], |w, value| {
-                w.string("max.message.bytes");
-                w.unsigned_varint(0); // a byte: to set it
-                w.nullable_string(Some(value));
-            });
-        });
-        w.bool(false);
-    });
-    // After the correlation id and the throttle time, of one resource: the error.
-    assert_eq!(answer[8..14], [0, 0, 0, 1, 0, 0], "the limit is not set");
 }
 
 /// Sends a request of an API that the crate does not speak, with header v1, and gives the whole
@@ -424,17 +325,6 @@ pub fn leader_of_partition(port: u16, topic: &str, partition: i32) -> Connection
         verdict.error_code == ErrorCode::INVALID_RECORD
     });
     connection
-}
-
-/// Returns once a broker that led the topic does not any more: its metadata may tell so earlier.
-pub fn steps_down(port: u16, topic: &str) {
-    let mut connection = Connection::open(port);
-    let to = Produce { acks: 1, ..Produce::to(topic, 0) };
-    let invalid = Batch { last_offset_delta: Some(-1), ..Batch::of(&["v"]) }.encode();
-    wait_until("the broker does not lead", || {
-        let verdict = connection.produce(&to, &invalid).expect("the connection stays open");
-        verdict.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER
-    });
 }
 
 /// Asks again and again, since a real cluster takes its time.
