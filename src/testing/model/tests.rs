@@ -329,6 +329,30 @@ fn a_broker_that_lags_tells_of_the_cluster_as_it_was() {
     assert_eq!(seen(&mut model, 2), (new_id, 2, 2));
 }
 
+/// Kafka 4.3.1 answers so where a broker, paused meanwhile, is the only one to be awake.
+#[test]
+fn a_broker_that_lags_refuses_what_it_has_not_heard_of() {
+    for (release, by_id) in [(LATEST, true), (Release::V3_9, false)] {
+        let mut model = cluster(&[release; 2]);
+        let refusal = if by_id {
+            model.hold_view(2);
+            assert!(model.delete_topic("t"));
+            ErrorCode::UNKNOWN_TOPIC_ID
+        } else {
+            assert!(model.delete_topic("t"));
+            model.hold_view(2);
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+        };
+        assert!(model.create_topic("t", TopicConfig::new(2)));
+        model.partition_mut("t", 0).unwrap().lead_by(Some(2));
+        let records = batch(7, 0, 0, &["v"]);
+        assert_eq!(code(&produce(&mut model, 2, &records)), refusal);
+        assert!(!model.is_known_to(2, "t", 1), "a partition more than it has heard of");
+        assert!(model.release_view(2));
+        assert_eq!(code(&produce(&mut model, 2, &records)), ErrorCode::NONE);
+    }
+}
+
 #[test]
 fn a_deleted_topic_is_kept_for_those_who_check() {
     let mut model = cluster(&[LATEST]);
