@@ -166,6 +166,27 @@ impl ProducerBatch {
         self.builder.count()
     }
 
+    /// What no attempt has carried bears no trace of one, and whoever is to hear of a record is
+    /// there for a record that is. Looked at for the last callback; the others were it once.
+    pub(crate) fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let (count, attempts) = (self.record_count(), self.attempts);
+        assert!(count > 0 && !self.result.is_done(), "{:?} is nobody's", *self.result);
+        let is_tried = attempts > 0;
+        assert!(is_tried || !(self.maybe_persisted || self.node.is_some()), "sent, and never tried");
+        assert!(is_tried || self.retry_at == MonoTime::ZERO, "a backoff after nothing");
+        assert!(self.closed || !(is_tried || self.stamp.is_some()), "open, and known to a broker");
+        assert!(self.splits <= attempts, "split {} times by {attempts} answers", self.splits);
+        assert_eq!(self.pooled, self.splits == 0, "whose memory is it?");
+        let mut indexes = self.callbacks.iter().rev().map(|callback| callback.record.index);
+        let (last, before) = (indexes.next(), indexes.next());
+        assert!(last.is_none_or(|last| last < count), "a callback of no record");
+        assert!(before < last || last.is_none(), "callbacks out of order");
+        self.phases.invariants(self.created);
+    }
+
     /// The attempts that count, against `retries` and for the backoff.
     pub(crate) fn tries(&self) -> u32 {
         self.attempts.saturating_sub(self.splits)

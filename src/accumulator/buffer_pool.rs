@@ -155,6 +155,7 @@ impl BufferPool {
             }
         }
         self.is_wanted.store(!state.waiters.is_empty(), Ordering::Release);
+        self.invariants(&state);
         wanted
     }
 
@@ -272,6 +273,7 @@ impl BufferPool {
         let mut state = self.state.lock();
         loop {
             if let Some(outcome) = state.outcome(&place) {
+                self.invariants(&state);
                 drop(state);
                 return outcome.map(Grant::into_buffer);
             }
@@ -402,6 +404,7 @@ impl BufferPool {
         Some(Taken::Fresh)
     }
 
+    /// Bytes are free, or somebody's, once; who is told of waits, and who waits lacks something.
     fn invariants(&self, state: &State) {
         if !cfg!(debug_assertions) {
             return;
@@ -411,7 +414,17 @@ impl BufferPool {
         assert!(available + granted <= self.total, "more memory than there is");
         assert!(!state.closed || state.waiters.is_empty(), "a waiter after close");
         assert!(self.short.load(Ordering::Relaxed) <= state.waiters.len());
-        assert!(state.waiters.is_empty() || self.is_wanted.load(Ordering::Relaxed), "unheard of");
+        let is_wanted = !state.waiters.is_empty() || state.refused != Wanted::default();
+        assert!(!is_wanted || self.is_wanted.load(Ordering::Relaxed), "unheard of");
+        assert!(state.free.last().is_none_or(|kept| kept.capacity() == self.poolable));
+        let mut wants = state.waiters.iter().filter_map(|waiter| {
+            state.choose(&waiter.wants).ok().map(|place| waiter.wants[place].size)
+        });
+        let starves = wants.next().is_some_and(|size| size <= available);
+        assert!(!starves || is_planted(Defect::ShareNotServed), "{available} are free");
+        if state.shares.is_small() {
+            assert!(available + state.shares.held() <= self.total, "free, and held");
+        }
         state.shares.invariants();
     }
 }

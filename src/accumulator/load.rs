@@ -36,7 +36,19 @@ impl PartitionLoad {
             *sum += u64::from(longest - length) + 1;
             Some((*sum, *partition))
         };
-        Some(Self { sums: queues.iter().scan(0, weigh).collect(), used: AtomicU64::new(0) })
+        let sums = queues.iter().scan(0, weigh).collect();
+        let load = Self { sums, used: AtomicU64::new(0) };
+        load.invariants();
+        Some(load)
+    }
+
+    /// Each partition stands there once and has a stretch, in ascending order.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            let ascend = |pair: &[(u64, i32)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
+            assert!(self.sums.windows(2).all(ascend), "{self:?}");
+            assert!(self.sums.first().is_some_and(|(sum, _)| *sum > 0), "{self:?}");
+        }
     }
 
     /// The partition on whose stretch a point out of 2^64 falls; None once queues are level.
@@ -103,6 +115,6 @@ mod tests {
         // Equal queues, but some partition is excluded and must stay so.
         let load = PartitionLoad::new(&[(0, 2), (2, 2)], 3).unwrap();
         assert_eq!([0, u64::MAX, 7].map(|point| load.choose(point)), [Some(0), Some(2), None]);
-        assert!(PartitionLoad::new(&[(1, u32::MAX), (0, 0)], 2).is_some());
+        assert!(PartitionLoad::new(&[(0, u32::MAX), (1, 0)], 2).is_some());
     }
 }

@@ -42,6 +42,18 @@ impl Phases {
         self.under_way
     }
 
+    /// No time is counted twice: the phases of a batch that was started at `created` come to no
+    /// more than has passed by the present one's start.
+    pub(super) fn invariants(&self, created: MonoTime) {
+        debug_assert!(self.told() <= self.since.since(created), "{self:?}, since {created:?}");
+        debug_assert!(self.spent.queued.is_zero(), "{self:?}");
+    }
+
+    /// All that is over and was not spent in line.
+    fn told(&self) -> Duration {
+        self.spent.metadata + self.spent.in_flight + self.spent.backoff
+    }
+
     /// The whole, for a batch that was started at `created` and ends now.
     pub(crate) fn spent(
         mut self,
@@ -51,11 +63,13 @@ impl Phases {
         now: MonoTime,
     ) -> TimeSpent {
         self.end(vacancies, retry_at, now);
-        let told = self.spent.metadata + self.spent.in_flight + self.spent.backoff;
-        TimeSpent { queued: now.since(created).saturating_sub(told), ..self.spent }
+        let queued = now.since(created).saturating_sub(self.told());
+        TimeSpent { queued, ..self.spent }
     }
 
     fn end(&mut self, vacancies: &Vacancies, retry_at: MonoTime, now: MonoTime) {
+        // The batch may have been started in the midst of the sender's turn.
+        let now = now.max(self.since);
         let since = std::mem::replace(&mut self.since, now);
         if self.under_way {
             self.spent.in_flight += now.since(since);
@@ -96,6 +110,17 @@ impl Vacancies {
             }
             _ => {}
         }
+        self.invariants();
+    }
+
+    /// They are in order and apart, and no more are remembered than are told of.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert!(self.past.len() <= Self::REMEMBERED, "{self:?}");
+        let moments = self.past.iter().flat_map(|(begin, end)| [*begin, *end]);
+        assert!(moments.chain(self.since).is_sorted(), "{self:?}");
     }
 
     /// How much of the time from `from` to `to` there was no leader.

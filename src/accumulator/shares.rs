@@ -104,6 +104,13 @@ impl<K: Copy + PartialEq> Company<K> {
             Some((_, then)) => self.latest = Some((who, then.max(at))),
             None => self.latest = Some((who, at)),
         }
+        self.invariants();
+    }
+
+    /// Nobody has asked later than the latest.
+    fn invariants(&self) {
+        let latest = self.latest.map(|(_, at)| at);
+        debug_assert!(self.others <= latest, "{:?}, and {latest:?} the latest", self.others);
     }
 
     /// Whether anybody but `who` has asked since `since`.
@@ -205,20 +212,32 @@ impl Shares {
     }
 
     /// All that is held.
-    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partitions.iter().map(|partition| partition.held).sum()
     }
 
-    /// A broker holds what its partitions hold.
+    /// A broker holds what its partitions hold, and nobody has asked at a time to come.
     pub(super) fn invariants(&self) {
-        if cfg!(debug_assertions) && self.partitions.len() <= 64 {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let asked = [
+            self.partition_use.latest.map(|(_, at)| at),
+            self.broker_use.latest.map(|(_, at)| at),
+        ];
+        assert!(asked.into_iter().flatten().all(|at| at <= self.now), "{asked:?}");
+        if self.is_small() {
             for (place, broker) in self.brokers.iter().enumerate() {
                 let led = self.partitions.iter().filter(|p| p.leader == Some(place));
                 let held: usize = led.map(|partition| partition.held).sum();
                 assert_eq!(held, broker.held, "broker {}", broker.id);
             }
         }
+    }
+
+    /// Few enough partitions for a look at all of them after each change.
+    pub(super) fn is_small(&self) -> bool {
+        self.partitions.len() <= 64
     }
 
     fn partition(&self, id: PartitionId) -> Partition {

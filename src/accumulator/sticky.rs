@@ -50,7 +50,9 @@ impl Sticky {
     pub(crate) fn advance(&self, previous: i32, count: u32, available: &[i32]) -> i32 {
         let load = self.load.read().clone();
         let choices = Choices { count, available, load: load.as_deref() };
-        self.replace(previous, choices.choose(previous, self.next_point()))
+        let next = choices.choose(previous, self.next_point());
+        choices.invariants(next);
+        self.replace(previous, next)
     }
 
     /// The next one by number that `may_have` the record, of those that may be chosen at all.
@@ -125,6 +127,17 @@ impl Choices<'_> {
             same if same == previous => self.at((place + 1) % candidates),
             other => other,
         }
+    }
+
+    /// What was chosen is one of them, or any partition where there are none.
+    fn invariants(&self, chosen: i32) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let place = self.up_to(chosen).checked_sub(1);
+        let is_there = place.is_some_and(|place| self.at(place) == chosen);
+        let is_any = self.len() == 0 && u32::try_from(chosen).is_ok_and(|p| p < self.count);
+        assert!(is_there || is_any, "{chosen} can't be chosen");
     }
 
     /// How many there are, whatever they weigh.

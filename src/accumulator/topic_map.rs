@@ -69,8 +69,18 @@ impl TopicMap {
         let topic = Arc::new(Topic::new(Arc::clone(&name), Arc::clone(&self.registry)));
         let mut copy = Topics::clone(&topics);
         copy.insert(name, Arc::clone(&topic));
-        *topics = Arc::new(copy);
+        let before = std::mem::replace(&mut *topics, Arc::new(copy));
+        self.invariants(&before, &topics, &topic);
         topic
+    }
+
+    /// No topic is lost or takes another's place, and all have the one registry.
+    fn invariants(&self, before: &Topics, now: &Topics, added: &Arc<Topic>) {
+        if cfg!(debug_assertions) {
+            assert_eq!(now.len(), before.len() + 1, "{} was there", added.name);
+            assert!(now.get(&added.name).is_some_and(|topic| Arc::ptr_eq(topic, added)));
+            assert!(Arc::ptr_eq(&added.registry, &self.registry), "{} is another's", added.name);
+        }
     }
 
     /// All topics as they are now.
@@ -89,6 +99,7 @@ impl TopicMap {
         let queues = {
             let mut queues = self.registry.queues.lock();
             queues.closed = true;
+            queues.invariants();
             queues.all.clone()
         };
         for queue in queues {
@@ -173,10 +184,21 @@ impl Topic {
         }
         self.partition_count.store(partition_count, Ordering::Release);
         let before = std::mem::replace(&mut *known, Arc::clone(&available));
+        self.invariants(&known);
         drop(known);
         if (count_before, before) != (partition_count, available) {
             // It may name partitions that have no leader any more, or lack some that have.
             self.sticky.set_load(None);
+        }
+    }
+
+    /// The partitions with a leader are in order, and there. Under their lock, which each change of
+    /// the count is under, too.
+    fn invariants(&self, available: &[i32]) {
+        if cfg!(debug_assertions) {
+            let is_there = |p: &i32| u32::try_from(*p).is_ok_and(|p| p < self.partition_count());
+            assert!(available.is_sorted_by(|a, b| a < b), "{}: {available:?}", self.name);
+            assert!(available.last().is_none_or(is_there), "{}: {available:?}", self.name);
         }
     }
 
@@ -291,7 +313,20 @@ impl Registry {
             queue.lock().close();
         }
         queues.all.push(Arc::clone(&queue));
+        queues.invariants();
         queue
+    }
+}
+
+impl Queues {
+    /// A queue stands in the place that is its name. Looked at for the last one, as the others were
+    /// it once.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            let place = self.all.len().checked_sub(1);
+            let id = self.all.last().map(|last| last.id.0 as usize);
+            assert_eq!(id, place, "a queue in another's place");
+        }
     }
 }
 

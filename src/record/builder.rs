@@ -84,6 +84,9 @@ impl RecordBatchBuilder {
             self.max_timestamp = self.max_timestamp.max(record.timestamp);
         }
         self.count = index + 1;
+        if cfg!(debug_assertions) {
+            self.invariants();
+        }
         Some(index)
     }
 
@@ -103,6 +106,7 @@ impl RecordBatchBuilder {
     pub fn add_segment(&mut self, mut segment: Vec<u8>) {
         segment.clear();
         self.full.push(std::mem::replace(&mut self.last, segment));
+        self.invariants();
     }
 
     /// The batch's bytes so far, the header included.
@@ -187,6 +191,7 @@ impl RecordBatchBuilder {
     pub fn move_segments(&mut self, into: &mut Vec<Vec<u8>>) {
         into.append(&mut self.full);
         into.push(std::mem::take(&mut self.last));
+        self.invariants();
     }
 
     /// Takes the bytes back that [`move_segments`](Self::move_segments) gave away.
@@ -198,6 +203,30 @@ impl RecordBatchBuilder {
             }
             self.last = segment;
         }
+        self.invariants();
+    }
+
+    /// Whether its bytes are here, and not moved out.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.last.capacity() > 0
+    }
+
+    /// The segments hold the bytes that are counted, unless they are moved out, and the largest
+    /// record is as large as those bytes and their number allow.
+    pub(crate) fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        if self.has_bytes() {
+            let held: usize = self.segments().map(Vec::len).sum();
+            assert_eq!(held, self.size, "bytes are miscounted");
+        } else {
+            assert!(self.full.is_empty(), "some of the bytes are moved out");
+        }
+        let records = self.size - RECORD_BATCH_OVERHEAD;
+        let (least, most) = (self.largest, self.largest.saturating_mul(self.count as usize));
+        assert!(least <= records && records <= most, "{records} bytes, the largest {least}");
+        assert!(self.base_timestamp <= self.max_timestamp, "the latest is before the first");
     }
 
     /// The memory, to be used again.

@@ -196,15 +196,11 @@ impl<C: KafkaClient> Sender<C> {
         }
     }
 
-    /// What fills there goes as it is.
+    /// What fills there goes as it is, also if whoever wanted memory has given up by then.
     fn end_batch(&mut self, id: PartitionId, now: MonoTime) {
-        match self.index.partition(id).queue.lock().batches.back_mut() {
-            // So that it goes out also if whoever wanted memory has given up by then.
-            Some(last) if !last.closed => last.closed = true,
-            // What was closed before has been looked at, and waits for something else.
-            _ => return,
+        if self.index.partition(id).queue.lock().close_last() {
+            self.look(id, now);
         }
-        self.look(id, now);
     }
 
     /// Fails what is under way and has not been delivered in time.
@@ -303,6 +299,7 @@ impl<C: KafkaClient> Sender<C> {
             }
             place += 1;
         }
+        queue.invariants();
         drop(queue);
         for batch in unknown {
             let cause = batch.last_cause.clone().unwrap_or(DeliveryCause::Disconnected);

@@ -245,6 +245,7 @@ impl<C: KafkaClient> Sender<C> {
                 continue;
             }
             queue.batches.iter_mut().for_each(|batch| mark(batch));
+            queue.invariants();
             drop(queue);
             for seat in &partition.in_flight {
                 let part = self.flights.part_mut(*seat);

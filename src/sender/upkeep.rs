@@ -364,6 +364,7 @@ impl<C: KafkaClient> Sender<C> {
                 let mut queue = self.index.partition(id).queue.lock();
                 let stamped = queue.batches.iter().take_while(|b| b.stamp.is_some()).count();
                 without.extend(queue.batches.drain(stamped..));
+                queue.invariants();
             }
             if without.is_empty() {
                 continue;
