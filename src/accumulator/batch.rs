@@ -175,7 +175,10 @@ impl ProducerBatch {
         let (count, attempts) = (self.record_count(), self.attempts);
         assert!(count > 0 && !self.result.is_done(), "{:?} is nobody's", *self.result);
         let is_tried = attempts > 0;
-        assert!(is_tried || !(self.maybe_persisted || self.node.is_some()), "sent, and never tried");
+        assert!(
+            is_tried || !(self.maybe_persisted || self.node.is_some()),
+            "sent, and never tried"
+        );
         assert!(is_tried || self.retry_at == MonoTime::ZERO, "a backoff after nothing");
         assert!(self.closed || !(is_tried || self.stamp.is_some()), "open, and known to a broker");
         assert!(self.splits <= attempts, "split {} times by {attempts} answers", self.splits);

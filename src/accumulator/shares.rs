@@ -221,10 +221,8 @@ impl Shares {
         if !cfg!(debug_assertions) {
             return;
         }
-        let asked = [
-            self.partition_use.latest.map(|(_, at)| at),
-            self.broker_use.latest.map(|(_, at)| at),
-        ];
+        let asked =
+            [self.partition_use.latest.map(|(_, at)| at), self.broker_use.latest.map(|(_, at)| at)];
         assert!(asked.into_iter().flatten().all(|at| at <= self.now), "{asked:?}");
         if self.is_small() {
             for (place, broker) in self.brokers.iter().enumerate() {

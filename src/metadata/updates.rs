@@ -184,6 +184,11 @@ impl Metadata {
         self.topics.contains_key(topic)
     }
 
+    /// Whether a request is under way.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Asks for a refresh of all topics, as after an error that tells of outdated metadata.
     pub(crate) fn request_update(&mut self) {
         self.full_wanted = true;

@@ -45,6 +45,29 @@ impl Flights {
     pub(super) fn add(&mut self, tag: u64, node: NodeId, parts: Vec<Part>) {
         let previous = self.flights.insert(tag, Flight { node, parts });
         debug_assert!(previous.is_none(), "a tag is used twice");
+        self.invariants();
+    }
+
+    /// Tags rise, and what is under way has nothing but its bytes elsewhere. Looked at for the
+    /// latest request: the others were it once.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let Some((_, Flight { parts, .. })) = self.flights.last_key_value() else { return };
+        assert!(!parts.is_empty(), "a request for nobody");
+        for Part { batch, stamp, segments, pooled, .. } in parts {
+            let Some(batch) = batch else { continue };
+            batch.invariants();
+            assert!(batch.closed && batch.phases.is_under_way(), "not on its way");
+            assert!(!batch.builder.has_bytes() && *segments > 0, "its bytes are not the frame's");
+            assert_eq!((*stamp, *pooled), (batch.stamp, batch.pooled), "another batch's part");
+        }
+    }
+
+    /// The latest tag that is in use.
+    pub(super) fn last_tag(&self) -> Option<u64> {
+        self.flights.last_key_value().map(|(tag, _)| *tag)
     }
 
     pub(super) fn remove(&mut self, tag: u64) -> Option<Vec<Part>> {

@@ -222,26 +222,39 @@ impl Index {
 
     /// Whether a timer will have the partition looked at.
     pub(super) fn has_timer(&self, id: PartitionId) -> bool {
-        self.partition(id).timer != MonoTime::MAX
+        self.timer(id) != MonoTime::MAX
     }
 
-    /// Each partition has at most the one timer that it knows of, each line holds whoever claims to
-    /// stand in it, and whatever a quiet partition holds will be heard of.
+    /// Each partition has at most the one timer that it knows of, each line holds who claims to
+    /// stand in it and nobody else, and whatever a quiet partition holds will be heard of.
     pub(super) fn invariants(&self) {
-        if cfg!(debug_assertions) && self.partitions.len() <= 64 {
-            let set = self.partitions.iter().filter(|p| p.timer != MonoTime::MAX).count();
-            assert_eq!(set, self.timers.len(), "a timer that no partition knows of");
-            for (id, partition) in self.ids().zip(&self.partitions) {
-                if partition.quiet {
-                    let queue = partition.queue.lock();
-                    assert!(queue.batches.is_empty() || queue.told != Told::Nothing, "untold");
-                }
-                if let Some(node) = partition.ready_at {
-                    let line = self.ready.get(&node);
-                    assert!(line.is_some_and(|l| l.contains(&id)), "not in line");
-                }
-            }
+        if !cfg!(debug_assertions) || self.partitions.len() > 64 {
+            return;
         }
+        let set = self.partitions.iter().filter(|p| p.timer != MonoTime::MAX).count();
+        assert_eq!(set, self.timers.len(), "a timer that no partition knows of");
+        let mut standing = 0;
+        for (id, partition) in self.ids().zip(&self.partitions) {
+            if partition.quiet {
+                let queue = partition.queue.lock();
+                assert!(queue.batches.is_empty() || queue.told != Told::Nothing, "untold");
+            }
+            if let Some(node) = partition.ready_at {
+                standing += 1;
+                assert_eq!(partition.leader, Some(node), "in another's line");
+                let line = self.ready.get(&node);
+                assert!(line.is_some_and(|l| l.contains(&id)), "not in line");
+            }
+            let seats = || partition.in_flight.iter().map(|seat| seat.tag);
+            assert!(seats().is_sorted_by(|a, b| a < b), "the oldest seat is not the first");
+        }
+        let in_line: usize = self.ready.values().map(VecDeque::len).sum();
+        assert_eq!(in_line, standing, "a place in line that nobody claims");
+    }
+
+    /// By when the partition will be looked at; `MAX` if only news will have it looked at.
+    pub(super) fn timer(&self, id: PartitionId) -> MonoTime {
+        self.partition(id).timer
     }
 }
 

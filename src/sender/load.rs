@@ -36,6 +36,18 @@ struct Waiting {
 impl Loads {
     pub(super) fn want(&mut self, topic: Arc<str>) {
         self.wanted.push(topic);
+        self.invariants();
+    }
+
+    /// A topic asks again only after its rest. Looked at for the last one to ask.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let Some((last, others)) = self.wanted.split_last() else { return };
+        assert!(!others.contains(last), "{last} asks twice");
+        let rests = |(_, topic): &(MonoTime, Arc<Topic>)| topic.name == *last;
+        assert!(!self.resting.iter().any(rests), "{last} asks while it rests");
     }
 }
 

@@ -45,6 +45,7 @@ use std::time::Duration;
 use crate::accumulator::RecordAccumulator;
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::{Event, PartitionId};
+use crate::accumulator::queue::Told;
 use crate::client::{ClientEvent, KafkaClient, Stage};
 use crate::completion::{CallbackExecutor, CompletedBatch, FlushToken, LogEvent, Outcome};
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
@@ -172,13 +173,29 @@ impl<C: KafkaClient> Sender<C> {
         Ok(now)
     }
 
-    /// Between turns: each seat of a partition holds a part of its own, each request has its
-    /// seats, and what has a sequence is outstanding, no more and no less.
+    /// Between turns: nothing of a turn is left, what waits or is under way is looked at in time,
+    /// each seat of a partition holds a part of its own, each request has its seats, and what has a
+    /// sequence is outstanding, no more and no less.
     fn invariants(&self) {
-        self.index.invariants();
-        if !cfg!(debug_assertions) || self.index.len() > 64 || self.has_ended() {
+        if !cfg!(debug_assertions) || self.has_ended() {
             return;
         }
+        self.scratch.invariants();
+        self.upkeep.invariants(&self.metadata, self.transaction.as_ref());
+        assert!(self.freed.is_empty(), "memory that nobody gets");
+        assert!(self.inbox_events.is_empty() && self.client_events.is_empty(), "unheard");
+        assert!(self.flights.last_tag().is_none_or(|tag| tag < self.next_tag), "a tag to come");
+        let will_rest = self.trim_at != MonoTime::MAX;
+        assert!(will_rest || self.flights.is_empty(), "memory is kept for ever");
+        let is_blank = self.ended.is_blank() && !self.keeps_unsent;
+        assert!(is_blank || self.phase.is_closing(), "ended before the end: {:?}", self.ended);
+        self.index.invariants();
+        if self.index.len() <= 64 {
+            self.invariants_of_partitions();
+        }
+    }
+
+    fn invariants_of_partitions(&self) {
         let mut seats = 0;
         for id in self.index.ids() {
             let partition = self.index.partition(id);
@@ -189,6 +206,11 @@ impl<C: KafkaClient> Sender<C> {
             let queued = queue.batches.iter().filter(|batch| batch.stamp.is_some()).count();
             let flying = parts().flatten().filter(|part| part.stamp.is_some()).count();
             assert_eq!(queued + flying, partition.sequences.outstanding(), "lost sequences");
+            let waits = queue.batches.front().filter(|_| queue.told == Told::Nothing);
+            let flies = parts().flatten().filter_map(|part| part.batch.as_deref());
+            let deadlines = flies.chain(waits.map(|batch| &**batch));
+            let first = deadlines.map(|batch| batch.deadline(self.config.delivery_timeout)).min();
+            assert!(first.is_none_or(|first| self.index.timer(id) <= first), "it expires unseen");
         }
         assert_eq!(seats, self.flights.part_count(), "a part without a seat");
     }

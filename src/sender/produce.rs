@@ -42,6 +42,21 @@ impl Scratch {
             self.frames.push(frame);
             self.parts.push(parts);
         }
+        self.invariants();
+    }
+
+    /// What is kept comes in pairs, and of a request nothing is left in it. Looked at for the last.
+    pub(super) fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert_eq!(self.frames.len(), self.parts.len(), "half of a request's vectors");
+        let is_empty = |frame: &OutFrame| {
+            frame.head.is_empty() && frame.pieces.is_empty() && frame.segments.is_empty()
+        };
+        assert!(self.frames.last().is_none_or(is_empty), "a request's bytes are left");
+        assert!(self.parts.last().is_none_or(Vec::is_empty), "a request's parts are left");
+        assert!(self.drained.is_empty() && self.visited.is_empty(), "a turn's work is left");
     }
 }
 

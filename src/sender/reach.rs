@@ -70,6 +70,7 @@ impl Reach {
                 has_new = true;
             }
         }
+        self.invariants();
         has_new
     }
 
@@ -90,6 +91,7 @@ impl Reach {
             // A bootstrap server may be reached where no broker is.
             self.last = self.last.take().filter(|_| node.0 < 0);
         }
+        self.invariants();
     }
 
     /// A connection that stood was lost.
@@ -134,6 +136,7 @@ impl Reach {
         if node.0 >= 0 {
             self.last = Some(Arc::clone(&text));
         }
+        self.invariants();
         text
     }
 
@@ -143,6 +146,18 @@ impl Reach {
         let Some(known) = self.nodes.get_mut(&node) else { return };
         if known.throttle.as_ref().is_none_or(|throttle| throttle.until <= until) {
             known.throttle = Some(Throttle { delay, until });
+        }
+        self.invariants();
+    }
+
+    /// A node goes by its own name; one that is reached was reached, and nothing is wrong with it.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) && self.nodes.len() <= 64 {
+            for (id, known) in &self.nodes {
+                assert_eq!(known.address.id, *id, "{known:?}");
+                let is_well = known.was_reached && known.trouble.is_none();
+                assert!(is_well || !known.is_reached, "{known:?}");
+            }
         }
     }
 
@@ -202,6 +217,7 @@ impl Repeats {
         let Some(last) = self.0.get_mut(&(subject, node)) else {
             let told = Repeat { text: text.clone(), told_at: now, untold: 0 };
             self.0.insert((subject, node), told);
+            self.invariants();
             return Some(text);
         };
         let is_same = last.text == text;
@@ -216,7 +232,13 @@ impl Repeats {
             (_, false) => format!("{text} (what was told before came {times} times more)"),
         };
         *last = Repeat { text, told_at: now, untold: 0 };
+        self.invariants();
         Some(line)
+    }
+
+    /// However many brokers there were, so many are kept apart.
+    fn invariants(&self) {
+        debug_assert!(self.0.len() <= MAX_KNOWN, "{} failures are kept", self.0.len());
     }
 }
 

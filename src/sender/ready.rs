@@ -18,6 +18,15 @@ impl LeadersWanted {
             Some((_, latest)) => *latest = until.max(*latest),
             None => self.0.push((topic, until)),
         }
+        self.invariants();
+    }
+
+    /// A topic is here once. Looked at for the last one.
+    fn invariants(&self) {
+        let same = |(topic, _): &&(Arc<str>, MonoTime)| {
+            self.0.last().is_some_and(|(last, _)| last == topic)
+        };
+        debug_assert!(self.0.iter().filter(same).count() <= 1, "{:?}", self.0);
     }
 }
 

@@ -24,7 +24,9 @@ impl<C: KafkaClient> Sender<C> {
         let partition = self.index.partition_mut(id);
         let counts = builders.iter().map(RecordBatchBuilder::count);
         let stamps = match &batch.stamp {
-            Some(stamp) => partition.sequences.on_split(stamp, counts).map(Some).collect(),
+            Some(stamp) => {
+                partition.sequences.on_split(stamp, counts).into_iter().map(Some).collect()
+            }
             None => vec![None; builders.len()],
         };
         let mut parts: Vec<Box<ProducerBatch>> = Vec::with_capacity(builders.len());

@@ -87,8 +87,26 @@ impl Ending {
     }
 
     fn set(&self, ended: Ended) {
-        self.state.lock().ended = Some(ended);
+        ended.invariants();
+        let before = self.state.lock().ended.replace(ended);
+        debug_assert!(before.is_none(), "ended twice: {before:?}");
         self.changed.notify_all();
+    }
+}
+
+impl Ended {
+    /// No close has achieved anything yet.
+    pub(super) fn is_blank(&self) -> bool {
+        let Self { delivered, failed, not_sent, unknown, unsent } = self;
+        (delivered + failed + not_sent + unknown == 0) && unsent.is_empty()
+    }
+
+    /// Whatever is given back has failed.
+    pub(super) fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            let back: usize = self.unsent.iter().map(|b| b.records.count() as usize).sum();
+            assert!(back <= self.not_sent + self.failed, "{back} are given back: {self:?}");
+        }
     }
 }
 

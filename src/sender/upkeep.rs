@@ -13,7 +13,7 @@ use crate::client::{
     ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, Stage, VersionError,
 };
 use crate::error::DeliveryCause;
-use crate::metadata::{Cluster, Update};
+use crate::metadata::{Cluster, Metadata, Update};
 use crate::network::OutFrame;
 use crate::protocol::MetadataResponse;
 use crate::protocol::Reader;
@@ -21,7 +21,7 @@ use crate::protocol::{ApiKey, ErrorCode, encode_request};
 use crate::protocol::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::sync::Arc;
 use crate::time::MonoTime;
-use crate::transaction::ProducerIdAndEpoch;
+use crate::transaction::{ProducerIdAndEpoch, TransactionManager};
 use crate::types::{NodeId, TopicPartition};
 
 /// Failures that are no one broker's.
@@ -61,6 +61,21 @@ impl Upkeep {
 
     pub(super) fn is_waiting_for(&self, tag: u64) -> bool {
         self.metadata_request == Some(tag) || self.id_request == Some(tag)
+    }
+
+    /// Between turns: what is asked for is under way, and nothing else is; a failure is told of
+    /// only where there is one; and all nodes that were found too old are there.
+    pub(super) fn invariants(&self, metadata: &Metadata, transaction: Option<&TransactionManager>) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert_eq!(self.metadata_request.is_some(), metadata.is_asking(), "metadata's request");
+        let is_initializing = transaction.is_some_and(TransactionManager::is_initializing);
+        assert_eq!(self.id_request.is_some(), is_initializing, "the producer id's request");
+        let has_failed = transaction.is_some_and(|t| t.failures() > 0);
+        assert!(has_failed || self.id_failure.is_none(), "{:?}", self.id_failure);
+        let nodes = &metadata.cluster().nodes;
+        assert!(self.too_old.iter().all(|node| nodes.contains_key(node)), "{:?}", self.too_old);
     }
 }
 

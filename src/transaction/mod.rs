@@ -56,12 +56,15 @@ pub(crate) enum State {
 
 impl State {
     fn may_become(self, next: Self) -> bool {
-        matches!(
-            (self, next),
+        match (self, next) {
             (Self::Uninitialized { .. }, Self::Initializing)
-                | (Self::Initializing, Self::Ready(_) | Self::Uninitialized { .. })
-                | (Self::Ready(_), Self::Ready(_) | Self::Uninitialized { .. })
-        )
+            | (Self::Initializing, Self::Ready(_) | Self::Uninitialized { .. })
+            | (Self::Ready(_), Self::Uninitialized { .. }) => true,
+            (Self::Ready(before), Self::Ready(after)) => {
+                before.id == after.id && before.epoch < after.epoch
+            }
+            _ => false,
+        }
     }
 }
 
@@ -99,6 +102,11 @@ impl TransactionManager {
         self.failures
     }
 
+    /// InitProducerId is under way.
+    pub(crate) fn is_initializing(&self) -> bool {
+        self.state == State::Initializing
+    }
+
     pub(crate) fn on_id_requested(&mut self) {
         self.transition_to(State::Initializing);
     }
@@ -133,6 +141,19 @@ impl TransactionManager {
     fn transition_to(&mut self, next: State) {
         debug_assert!(self.state.may_become(next), "{:?} to {next:?}", self.state);
         self.state = next;
+        self.invariants();
+    }
+
+    /// Failures are counted until there is an id, and nothing else is a reason to wait.
+    fn invariants(&self) {
+        let is_sound = match self.state {
+            State::Uninitialized { not_before } => {
+                self.failures > 0 || not_before == MonoTime::ZERO
+            }
+            State::Initializing => true,
+            State::Ready(_) => self.failures == 0,
+        };
+        debug_assert!(is_sound, "{:?} after {} failures", self.state, self.failures);
     }
 }
 

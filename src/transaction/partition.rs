@@ -103,8 +103,7 @@ impl Sequences {
         let Some(gone) = self.remove(stamp) else { return };
         let last = advance(stamp.base_sequence, gone.count.saturating_sub(1));
         // A later batch's answer may have come first: never go back.
-        let forward =
-            self.last_acked.is_none_or(|acked| last.wrapping_sub(acked) & i32::MAX < i32::MAX / 2);
+        let forward = self.last_acked.is_none_or(|acked| is_past(last, acked));
         if stamp.generation == self.generation && forward {
             self.last_acked = Some(last);
         }
@@ -130,9 +129,8 @@ impl Sequences {
         if self.remove(stamp).is_none() || stamp.generation != self.generation {
             return;
         }
-        let is_past =
-            |acked: i32| acked.wrapping_sub(stamp.base_sequence) & i32::MAX < i32::MAX / 2;
-        self.bump_due |= !self.last_acked.is_some_and(is_past);
+        let has_passed = |acked| is_past(acked, stamp.base_sequence);
+        self.bump_due |= !self.last_acked.is_some_and(has_passed);
         self.invariants();
     }
 
@@ -140,19 +138,20 @@ impl Sequences {
     /// this epoch will be accepted any more.
     pub(crate) fn require_bump(&mut self) {
         self.bump_due = true;
+        self.invariants();
     }
 
     /// The batch was split into parts of so many records, which share its sequences.
-    pub(crate) fn on_split<'a>(
-        &'a mut self,
+    pub(crate) fn on_split(
+        &mut self,
         stamp: &Stamp,
-        counts: impl Iterator<Item = u32> + 'a,
-    ) -> impl Iterator<Item = Stamp> + 'a {
+        counts: impl Iterator<Item = u32>,
+    ) -> Vec<Stamp> {
         let place = self.outstanding.iter().position(|o| o.stamp == *stamp);
         let place = place.unwrap_or(self.outstanding.len());
         self.outstanding.remove(place);
         let mut next = *stamp;
-        counts.enumerate().map(move |(i, count)| {
+        let parts = counts.enumerate().map(|(i, count)| {
             let part = next;
             if !is_planted(Defect::SplitSharesSequence) {
                 next.base_sequence = advance(next.base_sequence, count);
@@ -160,13 +159,17 @@ impl Sequences {
             let outstanding = Outstanding { stamp: part, count, expired: false };
             self.outstanding.insert(place + i, outstanding);
             part
-        })
+        });
+        let parts = parts.collect();
+        self.invariants();
+        parts
     }
 
     /// Takes the stamp off a batch that is surely not in the log, at a new beginning.
     pub(crate) fn on_unstamped(&mut self, stamp: &Stamp) {
         debug_assert!(self.bump_due, "a stamp is taken off only at a new beginning");
         self.remove(stamp);
+        self.invariants();
     }
 
     /// All of the partition's requests are settled and no stamp is left: begin with sequence 0
@@ -191,15 +194,32 @@ impl Sequences {
         self.outstanding.remove(place)
     }
 
-    /// Outstanding stamps are in order and of one producer. They may be more than a broker
+    /// Outstanding batches are in order, of one beginning, and share no sequence; what was given is
+    /// outstanding, or in the log, or a new beginning is due. They may be more than a broker
     /// remembers only after a split, whose parts go out one by one.
     pub(crate) fn invariants(&self) {
-        if cfg!(debug_assertions) {
-            let stamps = || self.outstanding.iter().map(|o| o.stamp);
-            assert!(stamps().zip(stamps().skip(1)).all(|(a, b)| a.precedes(&b)));
-            assert!(stamps().all(|s| Some(s.producer) == self.producer));
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let present = self.outstanding.iter().map(|o| (o.stamp.producer, o.stamp.generation));
+        let mut others = present.map(|(p, generation)| (Some(p), generation));
+        assert!(others.all(|own| own == (self.producer, self.generation)), "{self:?}");
+        let pairs = self.outstanding.iter().zip(self.outstanding.iter().skip(1));
+        let mut apart = pairs
+            .map(|(a, b)| is_past(b.stamp.base_sequence, advance(a.stamp.base_sequence, a.count)));
+        assert!(apart.all(|apart| apart), "{self:?}");
+        if self.producer.is_none() {
+            assert!(self.outstanding.is_empty() && self.last_acked.is_none(), "{self:?}");
+        } else if self.outstanding.is_empty() && !self.bump_due {
+            let end = self.last_acked.map_or(0, |last| advance(last, 1));
+            assert_eq!(end, self.next, "a sequence is missing: {self:?}");
         }
     }
+}
+
+/// Whether `sequence` is `other` or comes later, by less than half of all sequences.
+fn is_past(sequence: i32, other: i32) -> bool {
+    sequence.wrapping_sub(other) & i32::MAX < i32::MAX / 2
 }
 
 /// The sequence `by` records later; 0 follows `i32::MAX`.
