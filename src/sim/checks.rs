@@ -189,9 +189,8 @@ enum Ordered {
 /// under the old one and given up since. With one request in flight it holds for what was
 /// acknowledged: what was given up may still arrive, late. So may an earlier attempt, and without
 /// idempotence it is all there is of a record that the log has lost.
-fn ordered(plan: &Plan, topic: usize, partition: i32) -> Ordered {
+fn ordered(plan: &Plan, keeps_log: bool) -> Ordered {
     let config = &plan.config;
-    let keeps_log = !plan.loses_records(topic, partition);
     let remembers = plan.expiry.is_none() && !plan.strikes(Kind::ForgetProducers);
     if config.idempotent && keeps_log && remembers && plan.first_epoch == 0 {
         return Ordered::All;
@@ -206,10 +205,13 @@ fn ordered(plan: &Plan, topic: usize, partition: i32) -> Ordered {
 /// The order in a partition is the order in which its records were accepted.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
-    for (number, (name, _)) in plan.topics.iter().enumerate() {
-        let Some(topic) = evidence.state.cluster.model.topic(name) else { continue };
+    for (name, _) in &plan.topics {
+        let model = &evidence.state.cluster.model;
+        let Some(topic) = model.topic(name) else { continue };
+        let was_deleted = model.deleted_topics().iter().any(|(deleted, _)| **deleted == **name);
         for (index, partition) in (0..).zip(&topic.partitions) {
-            let rule = ordered(plan, number, index);
+            let keeps_log = !was_deleted && partition.log.cut_records().is_empty();
+            let rule = ordered(plan, keeps_log);
             if rule != Ordered::None {
                 check_order_of(evidence, rule, &partition.log.records())
                     .map_err(|text| format!("{name}-{index}: {text}"))?;

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::plan::Plan;
+use super::strikes::Door;
 use super::world::{Event, State};
 use crate::protocol::{ApiKey, MetadataResponse, ProduceResponse, Reader, TopicRef};
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
@@ -19,9 +20,15 @@ pub(super) const PORT: u16 = 9092;
 /// What brokers do at a moment.
 pub(super) enum ClusterEvent {
     /// A request's turn has come.
-    Execute { conn: usize, frame: Vec<u8>, plan: Box<FaultPlan>, heard: Option<u64> },
+    Execute { conn: usize, frame: Vec<u8>, orders: Box<Orders>, heard: Option<u64> },
     /// The last request is dealt with, and the next one may be read.
     Next { conn: usize },
+}
+
+/// What is to happen to a request, and the faults that say so.
+pub(super) struct Orders {
+    plan: FaultPlan,
+    met: Vec<usize>,
 }
 
 /// A broker's end of a connection.
@@ -44,8 +51,8 @@ pub(super) struct Cluster {
     pub(super) names: Vec<String>,
     /// Names are not found before this moment.
     pub(super) no_names_until: MonoTime,
-    /// Brokers that nobody can connect to; true where attempts never end.
-    pub(super) closed_doors: BTreeMap<i32, bool>,
+    /// Brokers that nobody can connect to.
+    pub(super) closed_doors: BTreeMap<i32, Door>,
     /// How many brokers there are at a time, and how often all of them were replaced.
     size: i32,
     generation: i32,
@@ -158,11 +165,13 @@ impl Cluster {
 impl State {
     /// What becomes of an attempt to connect; none if it never ends.
     pub(super) fn answer_to_connect(&mut self, broker: i32) -> Option<Result<(), ErrorKind>> {
-        match self.cluster.closed_doors.get(&broker) {
-            None if self.cluster.model.brokers().contains_key(&broker) => Some(Ok(())),
-            Some(true) => None,
-            _ => Some(Err(ErrorKind::ConnectionRefused)),
+        if let Some(Door { hangs, by }) = self.cluster.closed_doors.get(&broker) {
+            let (hangs, by) = (*hangs, *by);
+            self.felt(by);
+            return (!hangs).then_some(Err(ErrorKind::ConnectionRefused));
         }
+        let is_there = self.cluster.model.brokers().contains_key(&broker);
+        Some(is_there.then_some(()).ok_or(ErrorKind::ConnectionRefused))
     }
 
     /// The brokers' clocks.
@@ -213,7 +222,7 @@ impl State {
             return self.end_down(conn, Duration::ZERO, Ok(()));
         };
         let target = parsed.target(&self.cluster.model, broker);
-        let mut plan = self.cluster.faults.plan(&target);
+        let (mut plan, met) = self.effects.meet(&mut self.cluster.faults, &target);
         let now_ms = self.wall_millis();
         self.cluster.model.throttle(broker, &parsed, frame.len(), now_ms, &mut plan);
         let (least, most) = self.cluster.work;
@@ -223,14 +232,15 @@ impl State {
         plan.delay_before = plan.delay_before.min(self.plan.config.request_timeout * 2);
         let after = work + plan.delay_before;
         let heard = self.conn(conn).frames.take_request();
-        let event = ClusterEvent::Execute { conn, frame, plan: Box::new(plan), heard };
+        let orders = Box::new(Orders { plan, met });
+        let event = ClusterEvent::Execute { conn, frame, orders, heard };
         self.schedule(after, Event::Cluster(event));
     }
 
     pub(super) fn on_cluster_event(&mut self, event: ClusterEvent) {
         match event {
-            ClusterEvent::Execute { conn, frame, plan, heard } => {
-                self.execute(conn, &frame, &plan, heard);
+            ClusterEvent::Execute { conn, frame, orders, heard } => {
+                self.execute(conn, &frame, &orders, heard);
             }
             ClusterEvent::Next { conn } => {
                 if let Some(server) = self.server(conn) {
@@ -241,12 +251,14 @@ impl State {
         }
     }
 
-    fn execute(&mut self, conn: usize, frame: &[u8], plan: &FaultPlan, heard: Option<u64>) {
+    fn execute(&mut self, conn: usize, frame: &[u8], orders: &Orders, heard: Option<u64>) {
+        let Orders { plan, met } = orders;
         let broker = self.net.conns.get(&conn).map_or(-1, |conn| conn.broker);
         if self.server(conn).is_none() {
             return;
         }
         if let Some(cut) = plan.cut_before {
+            self.feel_before(met);
             return self.cut(conn, cut);
         }
         let Some(parsed) = parse(&self.cluster.model, broker, frame) else {
@@ -259,7 +271,8 @@ impl State {
         self.watch_request(&parsed.request, broker, heard);
         let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
         let version = i16::from_be_bytes([frame[2], frame[3]]);
-        self.note_answer(parsed.key, version, &reply);
+        self.feel(met, plan.cut_after.is_some(), &parsed.request, &reply);
+        self.note_answer(parsed.key, version, broker, met, &reply);
         let is_paused = parsed.key == ApiKey::Produce && version >= 6 && !plan.mute.is_zero();
         if let Some(cut) = plan.cut_after {
             return self.cut(conn, cut);
@@ -296,12 +309,22 @@ impl State {
         let Some(response) = response.ok().filter(|response| !response.brokers.is_empty()) else {
             return;
         };
+        let broker = self.conn(conn).broker;
+        let lag = self.effects.lagging.get(&broker).copied();
+        lag.into_iter().for_each(|by| self.felt(by));
         let news = self.watch.leaders.tell(&response, version);
         self.conn(conn).frames.on_news(number, news);
     }
 
     /// Notes what a request to produce came to, whether or not the client hears of it.
-    fn note_answer(&mut self, key: ApiKey, version: i16, reply: &Reply) {
+    fn note_answer(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        broker: i32,
+        met: &[usize],
+        reply: &Reply,
+    ) {
         let Reply::Frame(frame) = reply else { return };
         if key != ApiKey::Produce {
             return;
@@ -318,6 +341,7 @@ impl State {
                 }
             };
             self.watch.leaders.tell_in_refusal(&response, &name, at);
+            self.feel_answer(met, broker, &name, topic);
             for it in &topic.partitions {
                 let numbers = [it.error_code.0 as u64, it.base_offset as u64];
                 self.trace.note(now, "answer", numbers, || {

@@ -10,12 +10,14 @@
 mod checks; // what must hold, during and after a run
 mod cluster; // brokers around the pure model
 pub(crate) mod condvar; // `sync::Condvar`, on simulated threads and on others
-mod faults; // what goes wrong, and how
+mod effects; // what faults did
+mod faults; // what goes wrong
 mod leaders; // what the client has heard of who leads
 mod ledger; // what was sent and what became of it
 mod net; // `Net`: connections that behave like TCP
 mod plan; // what a seed chooses
 mod run; // one seed, from its plan to its report
+mod strikes; // how faults strike
 #[cfg(test)]
 mod tests;
 mod trace; // a digest of all that happens, and a log of it when asked for

@@ -55,10 +55,10 @@ pub(super) struct Network {
     rung: bool,
     /// Something was written since the last poll.
     wrote: bool,
-    /// So many writes more are cut short by a reset.
-    pub(super) cut_writes: usize,
-    /// The sender's thread gets no processor for so long.
-    pub(super) stall: Duration,
+    /// The next writes are cut short by a reset, each by this fault.
+    pub(super) cut_writes: VecDeque<usize>,
+    /// The sender's thread gets no processor for so long, by this fault.
+    pub(super) stall: Option<(Duration, usize)>,
 }
 
 /// One connection, both its ends.
@@ -97,6 +97,21 @@ fn most_connections(plan: &Plan) -> usize {
     if plan.config.reconnect_backoff.1 < 10 * MS { 100_000 } else { 10_000 }
 }
 
+impl Conn {
+    /// The client takes it for one.
+    pub(super) fn stands(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.connected == Some(Ok(())))
+    }
+
+    /// Both ends take part in it.
+    pub(super) fn is_open(&self) -> bool {
+        self.stands()
+            && self.client.as_ref().is_some_and(|client| client.end.is_none())
+            && self.server.as_ref().is_some_and(|server| !server.silent)
+            && !self.hole
+    }
+}
+
 impl ClientEnd {
     fn readable(&mut self) {
         self.readable_edge |= std::mem::take(&mut self.read_blocked);
@@ -115,8 +130,8 @@ impl Network {
             made: 0,
             rung: false,
             wrote: false,
-            cut_writes: 0,
-            stall: Duration::ZERO,
+            cut_writes: VecDeque::new(),
+            stall: None,
         }
     }
 }
@@ -192,10 +207,8 @@ impl Net for SimNet {
         ready: &mut Vec<Readiness>,
     ) -> io::Result<MonoTime> {
         let Some(seat) = seat() else { return Err(ErrorKind::Other.into()) };
-        let stall = std::mem::take(&mut self.0.lock().net.stall);
-        if !stall.is_zero() {
-            seat.sleep(stall);
-        }
+        let stall = self.0.lock().take_stall();
+        stall.into_iter().for_each(|stall| seat.sleep(stall));
         let until = {
             let mut state = self.0.lock();
             // A turn takes its time.
@@ -232,8 +245,17 @@ impl State {
         self.conn(id).client.as_mut().expect("a connection that the client has not closed")
     }
 
+    fn take_stall(&mut self) -> Option<Duration> {
+        let (stall, by) = self.net.stall.take()?;
+        self.felt(by);
+        Some(stall)
+    }
+
     /// How long bytes take one way, this time.
     pub(super) fn latency(&mut self) -> Duration {
+        if let Some(by) = self.effects.spike {
+            self.felt(by);
+        }
         let (least, most) = self.net.weather.latency;
         let spread = usize::try_from((most - least).as_nanos()).unwrap_or(usize::MAX);
         least + Duration::from_nanos(self.random.below(spread + 1) as u64)
@@ -328,7 +350,7 @@ impl State {
         let draw = self.random.next_u64() as usize;
         let latency = self.latency();
         let now = self.now;
-        let is_cut = self.net.cut_writes > 0;
+        let is_cut = !self.net.cut_writes.is_empty();
         let heard = self.watch.leaders.heard;
         let (acks, most_in_flight) = (self.plan.config.acks, self.plan.config.max_in_flight);
         let conn = self.conn(id);
@@ -369,7 +391,8 @@ impl State {
             self.fail(|| format!("c{id}: {text}"));
         }
         if !hole && is_cut {
-            self.net.cut_writes -= 1;
+            let by = self.net.cut_writes.pop_front();
+            by.into_iter().for_each(|by| self.felt(by));
             bytes.truncate(draw % (n + 1));
         }
         if !hole && !bytes.is_empty() {

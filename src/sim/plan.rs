@@ -14,7 +14,7 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 const REBOOTSTRAP: Duration = Duration::from_secs(2);
 /// Sends that a seed has at least,
 pub(super) const WORK: usize = 500;
-/// and faults.
+/// and faults that something feels.
 pub(super) const FAULTS: usize = 3;
 
 #[derive(Clone, Debug)]
@@ -112,7 +112,8 @@ impl Plan {
         let random = &mut random;
         let brokers = pick(random, &[1, 2, 3, 3, 3, 4, 5, 7]);
         let config = Config::of(random);
-        let calm_at = pick(random, &[2, 4, 8, 16]) * SECOND;
+        // Faults come one after the other only where a request that is lost is given up in between.
+        let calm_at = (pick(random, &[2, 4, 8, 16]) * SECOND).max(3 * config.request_timeout);
         let early = random.below(6) == 0;
         let close = (between(random, calm_at / 8, calm_at), between(random, MS, 8 * SECOND));
         // Where it is closed early there are some left for a producer that is closed.
@@ -246,11 +247,6 @@ impl Plan {
         c.retries.is_none() && has_time && self.quota.is_none()
     }
 
-    /// The partition's log may be cut off, or be made anew.
-    pub(super) fn loses_records(&self, topic: usize, partition: i32) -> bool {
-        self.faults.iter().any(|(_, fault)| fault.takes_records_of(topic, partition))
-    }
-
     pub(super) fn strikes(&self, kind: Kind) -> bool {
         self.faults.iter().any(|(_, fault)| fault.kind == kind)
     }
@@ -347,9 +343,11 @@ fn weather(random: &mut Random, config: &Config) -> Weather {
 
 /// A few kinds of fault, each perhaps often.
 fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
-    let kinds: Vec<Kind> = (0..2 + random.below(5)).map(|_| pick(random, &Kind::ALL)).collect();
+    let all: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.can_strike(plan)).collect();
+    let kinds: Vec<Kind> = (0..3 + random.below(4)).map(|_| pick(random, &all)).collect();
     let most = pick(random, &[3, 10, 25]);
-    let count = FAULTS + random.below(most);
+    // More than a seed is to have: some find nothing to strike.
+    let count = 3 * FAULTS + random.below(most);
     let until = plan.early_close.map_or(plan.calm_at.mul_f64(0.9), |(at, _)| at);
     let mut faults: Vec<_> = (0..count)
         .map(|_| {
@@ -359,6 +357,7 @@ fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
         })
         .collect();
     faults.sort_by_key(|(at, _)| *at);
+    (0..).zip(&mut faults).for_each(|(number, (_, fault))| fault.number = number);
     faults
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::checks::{Evidence, check};
 use super::cluster::{PORT, bootstrap_host, look_up};
+use super::effects::Felt;
 use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
@@ -33,7 +34,9 @@ pub(super) struct Report {
     pub(super) lasted: Duration,
     /// Sends.
     pub(super) records: usize,
-    pub(super) struck: BTreeMap<Kind, u64>,
+    /// The plan's faults, and those that something felt.
+    pub(super) due: usize,
+    pub(super) struck: BTreeMap<Kind, Felt>,
     pub(super) covered: BTreeMap<&'static str, u64>,
     pub(super) busiest_second: u64,
     /// What was wrong, if anything was.
@@ -97,7 +100,8 @@ pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
         digest: state.trace.digest(),
         lasted: state.now.since(MonoTime::ZERO),
         records: entries.entries.len(),
-        struck: state.struck.clone(),
+        due: plan.faults.len(),
+        struck: state.effects.by_kind(&plan),
         covered: state.covered.clone(),
         busiest_second: state.watch.busiest_second,
         failure,
@@ -209,7 +213,13 @@ impl Seat {
             (state.latency() * 2, state.cluster.no_names_until)
         };
         self.sleep(latency);
-        let found = look_up(name).filter(|_| self.now() >= until);
+        let is_lost = self.now() < until;
+        if is_lost {
+            let mut state = self.world.lock();
+            let by = state.effects.no_names;
+            by.into_iter().for_each(|by| state.felt(by));
+        }
+        let found = look_up(name).filter(|_| !is_lost);
         found.map(|address| vec![address]).ok_or_else(|| ErrorKind::NotFound.into())
     }
 }

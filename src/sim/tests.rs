@@ -10,6 +10,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::effects::Felt;
 use super::faults::Kind;
 use super::plan::{FAULTS, Plan, WORK};
 use super::run::{Report, run};
@@ -23,11 +24,14 @@ struct Sum {
     runs: u64,
     lasted: Duration,
     records: usize,
-    struck: BTreeMap<Kind, u64>,
+    /// Faults: in plans, and those that something felt, the fewest of a seed and by kind.
+    due: usize,
+    fewest: u64,
+    struck: BTreeMap<Kind, Felt>,
     covered: BTreeMap<&'static str, u64>,
     busiest_second: u64,
     /// Seeds with less work than each is to have.
-    idle: Vec<u64>,
+    idle: Vec<String>,
     failures: Vec<(u64, String)>,
 }
 
@@ -36,9 +40,13 @@ impl Sum {
         self.runs += 1;
         self.lasted += report.lasted;
         self.records += report.records;
-        if report.records < WORK || report.struck.values().sum::<u64>() < FAULTS as u64 {
-            self.idle.push(report.seed);
+        let struck = report.struck.values().map(|felt| felt.faults).sum::<u64>();
+        if report.records < WORK || struck < FAULTS as u64 {
+            let (seed, records) = (report.seed, report.records);
+            self.idle.push(format!("{seed}: {records} sends, {:?}", report.struck));
         }
+        self.due += report.due;
+        self.fewest = if self.runs == 1 { struck } else { self.fewest.min(struck) };
         for (kind, times) in report.struck {
             *self.struck.entry(kind).or_default() += times;
         }
@@ -61,7 +69,7 @@ impl Sum {
         let failures: Vec<_> = self.failures.iter().map(explained).collect();
         assert!(failures.is_empty(), "{}", failures.join("\n"));
         let idle = &self.idle;
-        assert!(idle.is_empty(), "fewer than {WORK} sends or {FAULTS} faults: seeds {idle:?}");
+        assert!(idle.is_empty(), "fewer than {WORK} sends or {FAULTS} faults: {idle:#?}");
     }
 
     fn tell(&self, took: Duration) -> String {
@@ -69,10 +77,14 @@ impl Sum {
         let hours = self.lasted.as_secs_f64() / 3600.0;
         format!(
             "{} seeds in {took:.1?}, {:.0} a minute; {hours:.1} simulated hours, {} records; \
-             faults: {:?}; verdicts: {:?}; most turns a second: {}; {} failures",
+             {} faults of {}, {} or more a seed: {:?}; \
+             verdicts: {:?}; most turns a second: {}; {} failures",
             self.runs,
             self.runs as f64 / minutes,
             self.records,
+            self.struck.values().map(|felt| felt.faults).sum::<u64>(),
+            self.due,
+            self.fewest,
             self.struck,
             self.covered,
             self.busiest_second,

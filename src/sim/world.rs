@@ -14,6 +14,7 @@ use std::thread::Thread as OsThread;
 use std::time::Duration;
 
 use super::cluster::Cluster;
+use super::effects::Effects;
 use super::faults::Kind;
 use super::net::Network;
 use super::plan::Plan;
@@ -44,7 +45,7 @@ pub(super) enum Event {
     Net(super::net::NetEvent),
     Cluster(super::cluster::ClusterEvent),
     Fault(usize),
-    Mend(super::faults::Mend),
+    Mend(super::strikes::Mend),
     Calm,
 }
 
@@ -132,8 +133,8 @@ pub(super) struct State {
     pub(super) plan: Arc<Plan>,
     /// There are no more faults.
     pub(super) calm: bool,
-    /// How often each kind of fault struck.
-    pub(super) struck: BTreeMap<Kind, u64>,
+    /// What the faults did.
+    pub(super) effects: Effects,
     /// How often each way to a verdict was taken.
     pub(super) covered: BTreeMap<&'static str, u64>,
     pub(super) watch: Watch,
@@ -200,7 +201,7 @@ impl World {
             failure: None,
             plan: Arc::clone(plan),
             calm: false,
-            struck: BTreeMap::new(),
+            effects: Effects::default(),
             covered: BTreeMap::new(),
             watch: Watch::default(),
             decided: 0,

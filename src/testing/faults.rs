@@ -334,6 +334,15 @@ impl Faults {
     /// What is to happen to this request. Counts it, so ask once. All faults that meet it work
     /// together; where two contradict each other the one injected first wins.
     pub(crate) fn plan(&mut self, request: &Target<'_>) -> Plan {
+        self.plan_telling(request, |_| {})
+    }
+
+    /// The same, and tells of each fault that it meets.
+    pub(crate) fn plan_telling(
+        &mut self,
+        request: &Target<'_>,
+        mut met: impl FnMut(FaultId),
+    ) -> Plan {
         let mut plan = Plan::default();
         for injected in &mut self.injected {
             let filter = &injected.fault.filter;
@@ -343,6 +352,7 @@ impl Faults {
             injected.seen += 1;
             if injected.seen > filter.skip && injected.fired < filter.times {
                 injected.fired += 1;
+                met(injected.id);
                 plan.add(&injected.fault);
             }
         }

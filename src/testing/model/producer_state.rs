@@ -139,6 +139,13 @@ impl ProducerStates {
         self.by_id.clear();
     }
 
+    /// Whether it knows a producer, and whether it knows more than the last batch of one.
+    #[cfg(test)]
+    pub(crate) fn knows(&self) -> (bool, bool) {
+        let several = self.by_id.values().any(|producer| producer.batches.len() > 1);
+        (!self.by_id.is_empty(), several)
+    }
+
     /// Forgets the producers whose last batch is dated `age_ms` or more before `now_ms`: what
     /// counts is the records' own time, not when they were written.
     pub(crate) fn forget_older(&mut self, now_ms: i64, age_ms: i64) {
