@@ -159,6 +159,7 @@ impl MetadataCell {
         if shared.reached != reached {
             shared.reached = reached;
             shared.reach_version += 1;
+            shared.invariants();
             drop(shared);
             self.changed.notify_all();
         }
@@ -169,6 +170,7 @@ impl MetadataCell {
         let mut shared = self.shared.lock();
         let count = shared.failures();
         shared.failure = Some((count, error));
+        shared.invariants();
         drop(shared);
         self.changed.notify_all();
     }
@@ -195,13 +197,17 @@ impl MetadataCell {
         if shared.asked.is_empty() && !shared.refresh {
             return Asked::default();
         }
+        let topics = mem::take(&mut shared.asked);
+        let asked = Asked { topics, refresh: mem::take(&mut shared.refresh) };
         shared.invariants();
-        Asked { topics: mem::take(&mut shared.asked), refresh: mem::take(&mut shared.refresh) }
+        asked
     }
 
     /// Counts a topic that the sender itself found in use as tracked.
     pub(super) fn track(&self, name: &Arc<str>) {
-        self.shared.lock().tracked.insert(Arc::clone(name));
+        let mut shared = self.shared.lock();
+        shared.tracked.insert(Arc::clone(name));
+        shared.invariants();
     }
 
     /// Publishes a response: the new snapshot, the topics' errors and the topics given up.
@@ -227,8 +233,8 @@ impl MetadataCell {
             shared.topic_errors.insert(Arc::clone(name), TopicError { code: *code, version });
         }
         let before = mem::replace(&mut shared.cluster, cluster);
-        shared.invariants();
         self.version.store(version, Ordering::Release);
+        self.invariants(&shared);
         drop(shared);
         self.changed.notify_all();
         drop(before); // perhaps the last one, and large: not under the lock
@@ -239,11 +245,20 @@ impl MetadataCell {
         let mut shared = self.shared.lock();
         shared.version += 1;
         let before = mem::replace(&mut shared.cluster, cluster);
-        shared.invariants();
         self.version.store(shared.version, Ordering::Release);
+        self.invariants(&shared);
         drop(shared);
         self.changed.notify_all();
         drop(before);
+    }
+
+    /// After a publication: the snapshot is sound, and the copy of its version is one.
+    fn invariants(&self, shared: &Shared) {
+        if cfg!(debug_assertions) {
+            shared.cluster.invariants();
+            shared.invariants();
+            assert_eq!(self.version.load(Ordering::Acquire), shared.version, "a stale copy");
+        }
     }
 }
 
@@ -271,13 +286,18 @@ impl Shared {
         self.failure.as_ref().map_or(0, |(before, _)| before + 1)
     }
 
+    /// What is asked for is tracked, and what is known of topics and brokers came with a version.
     fn invariants(&self) {
         if !cfg!(debug_assertions) {
             return;
         }
-        self.cluster.invariants();
         assert!(self.asked.is_subset(&self.tracked), "a topic is asked for and not tracked");
+        assert!(
+            self.reach_version > 0 || self.reached.is_empty(),
+            "nobody was told who is reached"
+        );
         for (name, error) in &self.topic_errors {
+            assert!(self.tracked.contains(name), "{name} has an error and is not tracked");
             assert!(self.cluster.topic(name).is_none(), "{name} is fine and has an error");
             assert!(error.version <= self.version);
         }
@@ -374,6 +394,7 @@ mod tests {
     #[test]
     fn a_refusal_by_the_brokers_is_told_and_looked_into_again() {
         let cell = cell();
+        cell.track(&"t".into());
         let denied = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
         cell.publish(Arc::default(), &[("t".into(), denied)], &[]);
         assert_eq!(code_of(cell.try_topic("t", None)), denied);

@@ -69,6 +69,7 @@ impl Schedule {
     pub(super) fn on_new_topic(&mut self) {
         self.not_before = MonoTime::ZERO;
         self.forget_equivalents();
+        self.invariants();
     }
 
     /// A request goes out. One that was due by age does not count as asking again and again.
@@ -92,6 +93,7 @@ impl Schedule {
             self.equivalents = self.equivalents.saturating_add(1);
             self.not_before_while_equivalent = now + backoff;
         }
+        self.invariants();
     }
 
     /// A request failed, or could not be sent.
@@ -99,6 +101,15 @@ impl Schedule {
         self.not_before = now + self.backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.forget_equivalents();
+        self.invariants();
+    }
+
+    /// Failures and answers without news are counted from the last of the other kind, and only the
+    /// latter hold an update back that is wanted.
+    fn invariants(&self) {
+        debug_assert!(self.failures == 0 || self.equivalents == 0, "{self:?}");
+        let is_held = self.not_before_while_equivalent != MonoTime::ZERO;
+        debug_assert!(self.equivalents > 0 || !is_held, "{self:?}");
     }
 
     fn forget_equivalents(&mut self) {

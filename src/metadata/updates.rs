@@ -4,7 +4,7 @@
 //! wishes from the [`MetadataCell`] and publishes snapshots there. How a response becomes a
 //! snapshot is told in `apply`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,6 +176,7 @@ impl Metadata {
         if wait.is_zero() {
             self.unanswered_since.get_or_insert(now);
         }
+        self.invariants();
         wait
     }
 
@@ -205,6 +206,7 @@ impl Metadata {
         self.topics.insert(Arc::clone(name), tracked);
         self.cell.track(name);
         self.schedule.on_new_topic();
+        self.invariants();
         true
     }
 
@@ -220,6 +222,7 @@ impl Metadata {
         self.in_flight = Some(if full { Scope::AllTopics } else { Scope::NewTopics });
         // What is requested from here on concerns what this request may be too early to see.
         self.full_wanted &= !full;
+        self.invariants();
         let allow_auto_topic_creation = self.settings.auto_create;
         MetadataRequest { topics: Some(topics), allow_auto_topic_creation }
     }
@@ -250,7 +253,7 @@ impl Metadata {
         self.schedule.on_success(scope == Scope::AllTopics, outcome.learned, now);
         self.cluster = Arc::new(outcome.cluster);
         self.cell.publish(Arc::clone(&self.cluster), &outcome.errors, &expired);
-        self.check_invariants();
+        self.invariants_of_snapshot();
         Update::Applied
     }
 
@@ -258,6 +261,7 @@ impl Metadata {
     pub(crate) fn handle_failure(&mut self, now: MonoTime) {
         self.full_wanted |= self.in_flight.take() == Some(Scope::AllTopics);
         self.schedule.on_failure(now);
+        self.invariants();
     }
 
     /// Takes in leaders that produce responses named (KIP-951), with the addresses that came along.
@@ -292,7 +296,7 @@ impl Metadata {
         }
         self.cluster = Arc::new(cluster);
         self.cell.replace(Arc::clone(&self.cluster));
-        self.check_invariants();
+        self.invariants_of_snapshot();
         changed
     }
 
@@ -316,12 +320,14 @@ impl Metadata {
         }
         self.rebootstrap_not_before = now + self.schedule.backoff(self.rebootstraps);
         self.rebootstraps = self.rebootstraps.saturating_add(1);
+        self.invariants();
         true
     }
 
     /// A broker that the cluster named was reached.
     pub(crate) fn on_broker_reached(&mut self) {
         (self.rebootstraps, self.rebootstrap_not_before) = (0, MonoTime::ZERO);
+        self.invariants();
     }
 
     fn start_anew(&mut self) -> bool {
@@ -340,7 +346,7 @@ impl Metadata {
         (self.in_flight, self.unanswered_since, self.full_wanted) = (None, None, true);
         self.cluster = Arc::new(cluster);
         self.cell.replace(Arc::clone(&self.cluster));
-        self.check_invariants();
+        self.invariants_of_snapshot();
         true
     }
 
@@ -374,19 +380,29 @@ impl Metadata {
         Some((partition, Arc::clone(&topic.name)))
     }
 
-    fn check_invariants(&self) {
-        if cfg!(debug_assertions) {
-            self.invariants();
-        }
+    /// An update is due from when it is first wanted, also while its request is under way, and
+    /// starts hold each other back only where there was one.
+    fn invariants(&self) {
+        debug_assert!(self.in_flight.is_none() || self.unanswered_since.is_some(), "never due");
+        let is_held = self.rebootstrap_not_before != MonoTime::ZERO;
+        debug_assert!(self.rebootstraps > 0 || !is_held, "{} starts", self.rebootstraps);
     }
 
-    fn invariants(&self) {
-        let names: BTreeSet<_> = self.topics.keys().collect();
-        assert!(self.cluster.topics.keys().all(|name| names.contains(name)), "untracked topic");
+    /// The snapshot is what is published, of tracked topics; no leader is of an unknown epoch.
+    fn invariants_of_snapshot(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        self.invariants();
+        assert!(Arc::ptr_eq(&self.cluster, &self.cell.shared.lock().cluster), "unpublished");
         for (name, topic) in &self.cluster.topics {
-            let epochs = &self.topics[name].epochs;
-            for (partition, seen) in topic.partitions.iter().zip(epochs) {
-                assert!(partition.leader_epoch <= *seen, "{name}: epoch was not recorded");
+            let Some(tracked) = self.topics.get(name) else { panic!("untracked topic {name}") };
+            assert!(!tracked.is_new, "{name} is known, and was never named");
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                let seen = tracked.epochs.get(number).copied();
+                let is_recorded = seen.is_some_and(|seen| partition.leader_epoch <= seen);
+                let is_unknown = *partition == PartitionMetadata::UNKNOWN;
+                assert!(is_recorded || is_unknown, "{name}: epoch was not recorded");
             }
         }
     }

@@ -140,7 +140,7 @@ impl TopicWait {
         debug_assert!(self.since.is_none_or(|since| since <= shared.version), "{self:?}");
         debug_assert!(self.asked_at.is_none_or(|at| at <= shared.version), "{self:?}");
         debug_assert!(self.asked_at >= self.since || self.asked_at.is_none(), "{self:?}");
-        debug_assert!(self.bounds.failures.is_none_or(|n| n <= shared.failures()), "{self:?}");
+        self.bounds.invariants(shared);
     }
 
     /// What is known of why the topic is missing.
@@ -222,15 +222,27 @@ impl LeaderWait {
         if leaders.any(|node| shared.reached.get(&node).is_some_and(|reached| reached.is_ok())) {
             return Wait::Ready(());
         }
-        let bounds = &mut self.topic.bounds;
-        if let Some(error) = bounds.failure(shared) {
+        if let Some(error) = self.topic.bounds.failure(shared) {
             return Wait::Failed(error);
         }
         let wake = self.told_at.replace(at) != Some(at);
+        self.invariants(shared);
+        let bounds = &self.topic.bounds;
         if now >= bounds.deadline && !wake {
             return Wait::Failed(bounds.timeout(&topic.name, now, out_of_reach(&topic, shared)));
         }
         Wait::Pending { until: bounds.deadline, wake }
+    }
+
+    /// It has told of nothing that is yet to come, and of nothing before its topic's wait began.
+    fn invariants(&self, shared: &Shared) {
+        self.topic.bounds.invariants(shared);
+        let is_past = |(version, reach): (u64, u64)| {
+            version <= shared.version && reach <= shared.reach_version
+        };
+        debug_assert!(self.told_at.is_none_or(is_past), "{self:?}");
+        let since = self.told_at.zip(self.topic.since);
+        debug_assert!(since.is_none_or(|((told, _), since)| since <= told), "{self:?}");
     }
 }
 
@@ -284,6 +296,7 @@ impl ReadyWait {
         if let Some(error) = self.bounds.failure(shared) {
             return Wait::Failed(error);
         }
+        self.bounds.invariants(shared);
         if now >= self.bounds.deadline {
             let cause = shared.trouble.clone();
             let cause = cause.unwrap_or_else(|| "no broker has answered yet".into());
@@ -294,6 +307,11 @@ impl ReadyWait {
 }
 
 impl Bounds {
+    /// No failure was counted that is yet to come.
+    fn invariants(&self, shared: &Shared) {
+        debug_assert!(self.failures.is_none_or(|n| n <= shared.failures()), "{self:?}");
+    }
+
     /// A failure that came after the wait began.
     fn failure(&mut self, shared: &Shared) -> Option<Error> {
         let before = *self.failures.get_or_insert(shared.failures());
@@ -372,6 +390,7 @@ mod tests {
     }
 
     fn answer(cell: &MetadataCell, code: ErrorCode) {
+        cell.track(&"t".into());
         cell.publish(cluster(None), &[("t".into(), code)], &[]);
     }
 

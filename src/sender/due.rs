@@ -198,7 +198,11 @@ impl<C: KafkaClient> Sender<C> {
 
     /// What fills there goes as it is, also if whoever wanted memory has given up by then.
     fn end_batch(&mut self, id: PartitionId, now: MonoTime) {
-        if self.index.partition(id).queue.lock().close_last() {
+        let mut queue = self.index.partition(id).queue.lock();
+        let is_news = queue.close_last();
+        queue.invariants();
+        drop(queue);
+        if is_news {
             self.look(id, now);
         }
     }
