@@ -99,6 +99,12 @@ impl FinalizedFeatures {
         self.epoch = response.finalized_features_epoch;
         let features = response.finalized_features.iter();
         self.levels = features.map(|f| (Arc::clone(&f.name), f.max_version_level)).collect();
+        self.invariants();
+    }
+
+    /// What is known is of some epoch.
+    fn invariants(&self) {
+        debug_assert!(self.epoch >= 0 || self.levels.is_empty(), "{self:?}");
     }
 
     #[allow(dead_code, reason = "transactions will ask (KIP-890)")]

@@ -309,11 +309,21 @@ impl Node {
         self.forget_connection();
     }
 
-    /// Versions are known, and requests in flight, only where a connection is ready.
+    /// Between calls: versions are known, and requests in flight, only where a connection is ready;
+    /// addresses are raced for while it connects, and only then; who has left ends with its last
+    /// request.
     pub(super) fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
         assert_eq!(self.versions.is_some(), self.is_ready(), "{self:?}");
         assert!(self.is_ready() || self.in_flight.is_empty(), "{self:?}");
         assert!(self.is_preparing() || self.addresses.is_empty(), "{self:?}");
+        assert_eq!(self.state == ConnectionState::Connecting, self.is_racing(), "{self:?}");
+        assert!(!self.is_ready() || self.address_failures.is_empty(), "{self:?}");
+        assert!(self.failed_setups <= self.failures, "{self:?}");
+        let is_leaving = self.is_retiring && self.is_ready();
+        assert!(!is_leaving || !self.in_flight.is_empty(), "it stays: {self:?}");
     }
 
     fn forget_connection(&mut self) {

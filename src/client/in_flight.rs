@@ -80,7 +80,9 @@ impl InFlightRequests {
         {
             return self.0.pop_back();
         }
-        self.0.pop_front()
+        let oldest = self.0.pop_front();
+        self.invariants();
+        oldest
     }
 
     /// The connection gives a frame back; `sent` tells whether any of it was written.
@@ -95,6 +97,7 @@ impl InFlightRequests {
         let i = self.0.iter().position(|r| r.correlation_id == correlation_id)?;
         self.0[i].frame = Some(frame);
         self.0[i].sent = sent;
+        self.invariants();
         if complete && !self.0[i].expects_response { self.0.remove(i) } else { None }
     }
 
@@ -113,15 +116,20 @@ impl InFlightRequests {
         for request in &mut self.0 {
             request.deadline = request.deadline + by;
         }
+        self.invariants();
     }
 
-    /// They stand in the order in which they were sent, and no two answers could be confused.
+    /// They stand in the order in which they were sent, their frames come back in that order, and
+    /// no two answers could be confused.
     fn invariants(&self) {
         if !cfg!(debug_assertions) {
             return;
         }
         let moments = self.0.iter().map(|request| request.created_at);
         assert!(moments.is_sorted(), "{self:?}");
+        let is_here = |request: &InFlight| request.frame.is_some();
+        assert!(self.0.iter().map(is_here).is_sorted_by(|a, b| a >= b), "{self:?}");
+        assert!(self.0.iter().all(|request| is_here(request) || !request.sent), "{self:?}");
         // Ids ascend, and begin anew at 0 at some place: round in a circle they do so once at most.
         let id = |place: usize| self.0[place].correlation_id;
         let starts_anew = |place: &usize| id((*place + 1) % self.0.len()) <= id(*place);

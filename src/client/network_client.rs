@@ -166,6 +166,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         if let Some(request) = state.in_flight.on_frame_back(id_of(tag), frame, true, true) {
             state.on_used(now);
             self.finish(node, request, Ok(ResponseBody::None));
+            self.retire(node);
         }
     }
 
@@ -195,6 +196,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
         let mut connections = 0;
         for (id, node) in &self.nodes {
             node.invariants();
+            assert_eq!(node.address.id, *id, "{node:?}");
             for connection in node.connections() {
                 connections += 1;
                 assert_eq!(self.owners.get(&connection), Some(id), "not its own: {node:?}");
@@ -205,6 +207,9 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
             assert!(self.timers_due <= due, "a deadline that nobody awaits: {node:?}");
         }
         assert_eq!(connections, self.owners.len(), "connections of nobody");
+        // One that has broken since the last poll is gone, and will be told of.
+        assert!(self.selector.connection_count() <= connections, "a socket of nobody");
+        assert!(self.next_correlation_id < FIRST_RESERVED_CORRELATION_ID, "an id of others");
         assert_eq!(in_flight, self.in_flight_total, "requests are miscounted");
     }
 
@@ -379,6 +384,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
             node.throttled_until = node.throttled_until.max(now + duration);
             node.in_flight.postpone(duration);
         }
+        self.invariants();
     }
 
     fn disconnect(&mut self, node: NodeId, now: MonoTime) {
@@ -430,7 +436,7 @@ impl<N: Net, R: Resolver> KafkaClient for NetworkClient<N, R> {
         }
         self.nodes.clear();
         self.record(|_| ());
-        debug_assert!(self.owners.is_empty() && self.in_flight_total == 0);
+        self.invariants();
         events.append(&mut self.events);
     }
 }

@@ -100,6 +100,7 @@ impl ResolverThread {
             return false;
         }
         let thread = state.thread.take();
+        state.invariants();
         drop(state);
         // All that is left of it is its return.
         thread.is_none_or(|thread| thread.join().is_ok())
@@ -119,7 +120,7 @@ impl Resolver for ThreadResolver {
         }
         state.wanted.push_back((Arc::clone(host), port));
         if state.is_running {
-            return;
+            return state.invariants();
         }
         state.is_running = true;
         let (shared, lookup) = (Arc::clone(&self.shared), Arc::clone(&self.lookup));
@@ -132,6 +133,7 @@ impl Resolver for ThreadResolver {
                 state.done.push(Resolved { host, port, result: Err(error) });
             }
         }
+        state.invariants();
     }
 
     fn poll(&mut self, out: &mut Vec<Resolved>) {
@@ -157,7 +159,22 @@ fn run(shared: &Shared, lookup: &Lookup) {
         shared.wake.wake();
     }
     state.is_running = false;
+    state.invariants();
     shared.ended.notify_all();
+}
+
+impl State {
+    /// What is asked for has a thread that asks, unless nobody wants to know any more, and is asked
+    /// for once. Looked at for the last name.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert!(self.is_running || self.is_closed || self.wanted.is_empty(), "{:?}", self.wanted);
+        assert!(!self.is_running || self.thread.is_some(), "nobody asks");
+        let same = self.wanted.iter().filter(|name| Some(*name) == self.wanted.back());
+        assert!(same.count() <= 1, "asked for twice: {:?}", self.wanted);
+    }
 }
 
 /// An address that stands for itself; IPv6 ones may be in brackets.

@@ -253,9 +253,18 @@ impl KafkaChannel {
         Ok(())
     }
 
-    /// No byte of a frame is written before all of the one ahead of it, and what is written in
-    /// full is not kept.
+    /// No byte of a frame is written before all of the one ahead of it, what is written in full is
+    /// not kept, and nothing is carried before the connection stands.
     pub(super) fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let is_new = matches!(
+            self.state,
+            ChannelState::Connecting | ChannelState::Securing | ChannelState::Authenticating
+        );
+        let is_silent = self.outgoing.is_empty() && self.traffic == Traffic::default();
+        assert!(is_silent || !is_new, "used before it stands: {self:?}");
         let begun = self.outgoing.iter().skip(1).any(|out| out.cursor.has_started());
         assert!(!begun, "frames are mixed: {self:?}");
         let done = self.outgoing.front().is_some_and(|out| out.cursor.is_done(&out.frame));

@@ -125,6 +125,7 @@ impl WriteCursor {
             if bytes < left {
                 self.offset += bytes;
                 self.written += bytes;
+                self.invariants(frame);
                 return 0;
             }
             bytes -= left;
@@ -135,7 +136,26 @@ impl WriteCursor {
                 self.head_start = end;
             }
         }
+        self.invariants(frame);
         bytes
+    }
+
+    /// What was written is all of the pieces before this one, and of this one a part. Looked at
+    /// where there are few.
+    fn invariants(&self, frame: &OutFrame) {
+        if !cfg!(debug_assertions) || frame.pieces.len() > 64 {
+            return;
+        }
+        let (mut before, mut head_start) = (0, 0);
+        for piece in &frame.pieces[..self.piece] {
+            before += bytes_of(frame, *piece, head_start).len();
+            if let Piece::Head(end) = *piece {
+                head_start = end;
+            }
+        }
+        assert_eq!((before + self.offset, head_start), (self.written, self.head_start), "{self:?}");
+        let left = frame.pieces.get(self.piece).map(|p| bytes_of(frame, *p, head_start).len());
+        assert!(left.map_or(self.offset == 0, |left| self.offset < left), "{self:?}");
     }
 }
 
@@ -226,12 +246,27 @@ impl FrameReader {
             self.body.extend_from_slice(&bytes[..n]);
             bytes = &bytes[n..];
             if self.body.len() < expected {
+                self.invariants();
                 return Ok(());
             }
             self.expected = None;
             self.length_read = 0;
             complete(std::mem::take(&mut self.body));
+            self.invariants();
         }
+    }
+
+    /// A body is incomplete, follows its whole length, and takes memory for what has arrived.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        assert_eq!(self.expected.is_some(), self.length_read == 4, "{}", self.length_read);
+        let (arrived, held) = (self.body.len(), self.body.capacity());
+        let is_part = self.expected.is_none_or(|length| arrived <= length && length <= self.max);
+        assert!(is_part, "{arrived} bytes of {:?}", self.expected);
+        assert!(self.expected.is_some() || held == 0, "{held} bytes for no frame");
+        assert!(held <= FIRST_ALLOCATION.max(2 * arrived), "{held} bytes for {arrived}");
     }
 
     fn begin_body(&mut self) -> Result<usize, FrameError> {

@@ -74,6 +74,12 @@ impl MioNet {
     fn stream(&mut self, id: ConnectionId) -> io::Result<&mut TcpStream> {
         self.streams.get_mut(&id.0).ok_or_else(|| ErrorKind::NotConnected.into())
     }
+
+    /// The next id is nobody's and never was, nor is it the waker's.
+    fn invariants(&self) {
+        let last = self.streams.last_key_value().map(|(id, _)| *id);
+        debug_assert!(last < Some(self.next_id) && self.next_id < WAKE.0, "{last:?} is open");
+    }
 }
 
 impl Net for MioNet {
@@ -89,6 +95,7 @@ impl Net for MioNet {
         self.poll.registry().register(&mut stream, Token(id), interest)?;
         self.streams.insert(id, stream);
         self.next_id += 1;
+        self.invariants();
         Ok(ConnectionId(id))
     }
 

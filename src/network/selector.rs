@@ -333,6 +333,8 @@ impl<N: Net> Selector<N> {
             assert!(self.next_idle_check <= idle_at, "nobody sees it idle: {channel:?}");
         }
         assert!(self.ready.iter().all(|id| self.channels.contains_key(id)), "gone, and ready");
+        let mut ended = self.completed.disconnected.iter();
+        assert!(ended.all(|ended| !self.channels.contains_key(&ended.id)), "ended, and open");
     }
 
     fn poll_timeout(&self, timeout: Option<Duration>, now: MonoTime) -> Option<Duration> {

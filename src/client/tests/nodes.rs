@@ -19,6 +19,22 @@ fn a_node_that_leaves_finishes_its_requests_first() {
     assert_eq!(b.client.in_flight_count(NODE), 0);
 }
 
+/// Its last request may be one that is over with its last byte.
+#[test]
+fn a_node_that_leaves_goes_once_all_is_written_that_wants_no_answer() {
+    let mut b = Bench::new(1);
+    b.net.limit_new_sockets(200);
+    let socket = b.connected(NODE);
+    b.net.stop(socket);
+    let request = ClientRequest { expects_response: false, ..b.request(NODE) };
+    b.client.send(request, b.now);
+    b.client.set_nodes(vec![node_address(7)], b.now);
+    assert_eq!(b.net.open_sockets(), [socket]);
+    b.net.give_room(socket, 1000);
+    assert_eq!(told(&b.poll()), ["0: done"]);
+    assert!(b.net.open_sockets().is_empty());
+}
+
 #[test]
 fn a_node_that_comes_back_in_time_keeps_its_connection() {
     let mut b = Bench::new(1);
