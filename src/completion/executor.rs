@@ -181,7 +181,22 @@ impl CallbackExecutor {
             let thread = spawn_named(format!("{name}-callback-{number}"), body)?;
             executor.threads.lock().push(thread);
         }
+        executor.invariants();
         Ok(executor)
+    }
+
+    /// Until they are joined there are as many threads as the pool has places, and only where
+    /// there are none does it keep itself what they would drop.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let threads = self.threads.lock().len();
+        assert!(threads == 0 || threads == self.pool.thread_count(), "{threads} threads");
+        assert_eq!(self.is_inline, self.pool.thread_count() == 0);
+        let guests = self.guests.lock();
+        let is_host = guests.listener.is_some() || guests.kept.is_some();
+        assert!(self.is_inline || !is_host, "guests that the threads have, too");
     }
 
     /// Hands a decided batch over; [`tell`](Self::tell) has it looked at. Never blocks and, save
@@ -310,6 +325,7 @@ impl CallbackExecutor {
     /// Joins the threads that have ended and detaches the others, if no other call has done so.
     fn join_ended(&self, states: &[ThreadState]) {
         let threads = std::mem::take(&mut *self.threads.lock());
+        self.invariants();
         for (thread, state) in threads.into_iter().zip(states) {
             if *state == ThreadState::Ended && thread.join().is_err() {
                 debug_assert!(false, "user code's panics are caught, and ours are defects");

@@ -103,7 +103,20 @@ impl FlushToken {
         state.tokens.fetch_add(1, Ordering::AcqRel);
         state.records.fetch_add(records, Ordering::AcqRel);
         state.callbacks.fetch_add(callbacks, Ordering::AcqRel);
-        Self { state: state.clone(), records, callbacks }
+        let token = Self { state: state.clone(), records, callbacks };
+        token.invariants();
+        token
+    }
+
+    /// Whatever others count off, the flush waits for this token and for what it stands for.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let state = &*self.state;
+        assert!(state.records.load(Ordering::Acquire) >= self.records, "{self:?}");
+        assert!(state.callbacks.load(Ordering::Acquire) >= self.callbacks, "{self:?}");
+        assert!(state.tokens.load(Ordering::Acquire) > 0, "{self:?}");
     }
 
     /// A token of the same flush for another batch.
@@ -117,6 +130,7 @@ impl FlushToken {
         let done = records.min(self.records);
         self.records -= done;
         take_off(&self.state.records, done);
+        self.invariants();
     }
 
     /// One of the batch's callbacks has run, or never will.
@@ -124,6 +138,7 @@ impl FlushToken {
         let done = self.callbacks.min(1);
         self.callbacks -= done;
         take_off(&self.state.callbacks, done);
+        self.invariants();
     }
 
     /// For a batch that is split: a token for a part of so many records and callbacks, which this
@@ -135,6 +150,7 @@ impl FlushToken {
         self.callbacks -= callbacks;
         take_off(&self.state.records, records);
         take_off(&self.state.callbacks, callbacks);
+        self.invariants();
         part
     }
 }

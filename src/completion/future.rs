@@ -109,10 +109,6 @@ impl BatchResult {
     /// Decides the batch and wakes whoever waits for it. Exactly once: a second call is a defect,
     /// and does nothing outside debug builds.
     pub(crate) fn complete(&self, outcome: Outcome) {
-        if let Outcome::Split(parts) = &outcome {
-            debug_assert!(parts.first().is_some_and(|part| part.first == 0));
-            debug_assert!(parts.windows(2).all(|pair| pair[0].first < pair[1].first));
-        }
         let is_first = {
             let _leaf = self.lock.lock();
             self.outcome.set(outcome).is_ok()
@@ -120,7 +116,21 @@ impl BatchResult {
         #[cfg(all(test, not(loom)))]
         crate::sim::on_decided(is_first).map(|decision| self.decided_as.set(decision));
         debug_assert!(is_first, "{self:?} completed twice");
+        self.invariants();
         self.decided.notify_all();
+    }
+
+    /// Parts begin with the first record, come in order, and are of the same partition.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        if let Some(Outcome::Split(parts)) = self.outcome.get() {
+            assert!(parts.first().is_some_and(|part| part.first == 0), "{self:?}");
+            assert!(parts.is_sorted_by(|a, b| a.first < b.first), "{self:?}");
+            let place = |result: &Self| (Arc::clone(&result.topic), result.partition);
+            assert!(parts.iter().all(|part| place(&part.result) == place(self)), "{self:?}");
+        }
     }
 
     /// How many threads wait for a record of this batch now.

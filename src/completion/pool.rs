@@ -100,6 +100,7 @@ impl RunQueue {
         let serving = self.threads.iter().any(|state| !state.serves_no_more());
         assert!(serving || self.ready.is_empty(), "nobody serves {:?}", self.ready);
         assert!(self.stopping || !self.threads.contains(&ThreadState::Leaving), "{self:?}");
+        assert!(self.limits.last_call <= self.limits.end, "{:?}", self.limits);
     }
 }
 
@@ -137,6 +138,11 @@ impl Pool {
             panicked: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
+    }
+
+    /// How many threads serve, or have served.
+    pub(super) fn thread_count(&self) -> usize {
+        self.run_queue.lock().threads.len()
     }
 
     pub(super) fn slots(&self) -> &Arc<Slots> {
@@ -206,7 +212,7 @@ impl Pool {
                 return Some(work);
             }
             queue.ready.push_back(work);
-            queue.invariants();
+            self.invariants(&queue);
         }
         self.untold.store(true, Ordering::Release);
         None
@@ -277,7 +283,7 @@ impl Pool {
             }
             let state = if work.is_some() { ThreadState::Busy } else { ThreadState::Leaving };
             queue.threads[me] = state;
-            queue.invariants();
+            self.invariants(&queue);
             if queue.stopping {
                 self.ending.notify_all();
             }
@@ -351,9 +357,25 @@ impl Pool {
     fn stop_if_due(&self) {
         let has_all = self.complete.load(Ordering::SeqCst);
         if has_all && (self.outstanding() == 0 || self.is_abandoned()) {
-            self.run_queue.lock().stopping = true;
+            let mut queue = self.run_queue.lock();
+            queue.stopping = true;
+            self.invariants(&queue);
+            drop(queue);
             self.work.notify_all();
         }
+    }
+
+    /// Threads are stopped once nothing comes any more, and nothing is left that is to be run.
+    fn invariants(&self, queue: &RunQueue) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        queue.invariants();
+        let may_stop = || {
+            let has_all = self.complete.load(Ordering::SeqCst);
+            has_all && (self.outstanding() == 0 || self.is_abandoned())
+        };
+        assert!(!queue.stopping || may_stop(), "stopped with {} to be run", self.outstanding());
     }
 
     /// From now on callbacks are dropped and not run.
@@ -371,6 +393,7 @@ impl Pool {
         let mut queue = self.run_queue.lock();
         queue.limits.last_call = queue.limits.last_call.min(limits.last_call);
         queue.limits.end = queue.limits.end.min(limits.end);
+        self.invariants(&queue);
         drop(queue);
         self.ending.notify_all();
     }

@@ -79,6 +79,19 @@ impl Sending {
     fn set_oldest(&mut self, tag: u64, oldest: Option<MonoTime>) {
         self.under_way.retain(|(other, _)| *other != tag);
         self.under_way.extend(oldest.map(|oldest| (tag, oldest)));
+        self.invariants();
+    }
+
+    /// A request is under way once, and each record that is sent again is so for some cause.
+    fn invariants(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let last = self.under_way.last().map(|(tag, _)| *tag);
+        let same = self.under_way.iter().filter(|(tag, _)| Some(*tag) == last);
+        assert!(same.count() <= 1, "request {last:?} is under way twice");
+        let by_cause: u64 = self.retries_by_cause.values().sum();
+        assert_eq!(by_cause, self.record_retry.total(), "{:?}", self.retries_by_cause);
     }
 }
 
@@ -257,6 +270,7 @@ impl Sensors {
         let (window, records) = (&self.settings.window, u64::from(records));
         self.sending.record_retry.record(window, records, now);
         *self.sending.retries_by_cause.entry(cause).or_default() += records;
+        self.sending.invariants();
         sensors_of(&mut self.topics, topic).record_retry.record(window, records, now);
     }
 

@@ -67,7 +67,19 @@ impl<T: Tally> Samples<T> {
         }
         let sample = &mut self.ring[self.current];
         sample.last = sample.last.max(now);
+        debug_assert!(sample.start <= sample.last && sample.last <= sample.end);
         &mut sample.tally
+    }
+
+    /// No more is kept than the window needs, and the current sample began when all others were
+    /// over. Looked at as one begins.
+    fn invariants(&self, window: &Window) {
+        if cfg!(debug_assertions) {
+            assert!(self.ring.len() <= window.samples.saturating_add(1), "{}", self.ring.len());
+            let start = self.ring[self.current].start;
+            let mut others = self.ring.iter().enumerate().filter(|(at, _)| *at != self.current);
+            assert!(others.all(|(_, other)| other.end <= start), "two samples at a time");
+        }
     }
 
     #[cold]
@@ -83,6 +95,12 @@ impl<T: Tally> Samples<T> {
             }
             None => self.ring.push(Sample { start: now, end, last: now, tally: T::default() }),
         }
+        self.invariants(window);
+    }
+
+    /// What the current sample holds.
+    fn current(&self) -> Option<&T> {
+        self.ring.get(self.current).map(|sample| &sample.tally)
     }
 
     /// The samples that the window reaches.
@@ -122,6 +140,20 @@ impl MeterStat {
     pub(crate) fn record(&mut self, window: &Window, value: u64, now: MonoTime) {
         self.total += value;
         *self.sums.at(window, now) += value;
+        self.invariants();
+    }
+
+    /// What was recorded of late is part of all.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            let late = self.sums.current().copied().unwrap_or_default();
+            assert!(late <= self.total, "{late} of {}", self.total);
+        }
+    }
+
+    /// All that was recorded.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 
     /// The total, and the rate a second.
@@ -164,6 +196,17 @@ impl AverageStat {
         spread.sum += sum;
         spread.count += count;
         spread.max = spread.max.max(max);
+        self.invariants();
+    }
+
+    /// The largest is one of so many that come to the sum, but for what is lost in adding them up.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            const LOST: f64 = 1e-6;
+            let Some(Spread { sum, count, max }) = self.0.current() else { return };
+            assert!(*max <= sum * (1.0 + LOST), "{max} of {sum}");
+            assert!(*sum <= max * *count as f64 * (1.0 + LOST), "{sum} by {count} of {max}");
+        }
     }
 
     /// Nothing if nothing was recorded in the window.

@@ -260,12 +260,14 @@ impl Interceptors {
 
     /// They have seen a record, and are to hear of its end.
     fn seen(self: &Arc<Self>, record: &InterceptedRecord<'_>, kept: Vec<Kept>) -> Seen {
-        Seen {
+        let seen = Seen {
             interceptors: Arc::clone(self),
             kept: Mutex::new(Some(kept)),
             topic: record.topic.as_ref().into(),
             partition: record.partition,
-        }
+        };
+        seen.invariants();
+        seen
     }
 
     fn on_acknowledgement(&self, kept: Vec<Kept>, ack: &Acknowledgement<'_>) {
@@ -298,6 +300,12 @@ impl Interceptors {
         }
     }
 
+    /// Once a fault was logged one always was: the others are counted from there.
+    fn invariants(&self) {
+        let has_logged = self.logged_at.load(Ordering::Relaxed) != u64::MAX;
+        debug_assert!(has_logged, "{} faults are untold", self.unlogged.load(Ordering::Relaxed));
+    }
+
     /// Whether a fault is to be logged now, and if so how many were not since the last one.
     fn may_log(&self, now: MonoTime) -> Option<u64> {
         const PAUSE: Duration = Duration::from_secs(1);
@@ -306,6 +314,7 @@ impl Interceptors {
             due.then_some(now.as_nanos())
         };
         let due = self.logged_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due);
+        self.invariants();
         match due {
             Ok(_) => Some(self.unlogged.swap(0, Ordering::Relaxed)),
             Err(_) => {
@@ -335,6 +344,14 @@ struct Seen {
 }
 
 impl Seen {
+    /// Until its fate is told there is a place for what each of the chain keeps.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            let kept = self.kept.lock().as_ref().map(Vec::len);
+            assert!(kept.is_none_or(|kept| kept == self.interceptors.chain.len()), "{kept:?}");
+        }
+    }
+
     /// Tells the record's fate, the first time that it is called.
     fn tell(&self, result: Result<&RecordMetadata, &Error>) {
         let Some(kept) = self.kept.lock().take() else { return };

@@ -93,6 +93,19 @@ struct State {
     partitions: Option<Error>,
 }
 
+impl State {
+    /// As many offsets are given as there are records, and once a close has told what it achieved
+    /// nothing is undecided any more.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            let offsets: i64 = self.next_offsets.values().sum();
+            assert_eq!(usize::try_from(offsets), Ok(self.history.len()), "offsets and records");
+            let is_over = self.report.is_none() || (self.closed && self.pending.is_empty());
+            assert!(is_over, "{} records are undecided after the end", self.pending.len());
+        }
+    }
+}
+
 /// A record that is owed its outcome.
 struct Pending {
     result: Arc<BatchResult>,
@@ -173,6 +186,7 @@ impl MockProducer {
         let mut state = self.shared.state.lock();
         state.history.clear();
         state.next_offsets.clear();
+        state.invariants();
     }
 
     /// How many records are not decided.
@@ -257,6 +271,7 @@ impl MockProducer {
         let delivery = Delivery::new(Arc::clone(&result), facts);
         let callback = callback.take();
         let pending = Pending { result, facts, record: owned, offset, callback };
+        state.invariants();
         if self.shared.made.manual {
             state.pending.push_back(pending);
         } else {
@@ -310,7 +325,10 @@ impl MockProducer {
                 pending.deliver();
             }
         }
-        let mut report = self.shared.state.lock().report.get_or_insert(report).clone();
+        let mut state = self.shared.state.lock();
+        let mut report = state.report.get_or_insert(report).clone();
+        state.invariants();
+        drop(state);
         if gives_back {
             report.not_sent = given_up;
         }
