@@ -396,10 +396,11 @@ impl Metadata {
         self.invariants();
         assert!(Arc::ptr_eq(&self.cluster, &self.cell.shared.lock().cluster), "unpublished");
         for (name, topic) in &self.cluster.topics {
-            let Some(tracked) = self.topics.get(name) else { panic!("untracked topic {name}") };
-            assert!(!tracked.is_new, "{name} is known, and was never named");
+            let tracked = self.topics.get(name);
+            assert!(tracked.is_some_and(|tracked| !tracked.is_new), "{name} was never asked for");
+            let epochs = tracked.map_or(&[][..], |tracked| &tracked.epochs);
             for (number, partition) in topic.partitions.iter().enumerate() {
-                let seen = tracked.epochs.get(number).copied();
+                let seen = epochs.get(number).copied();
                 let is_recorded = seen.is_some_and(|seen| partition.leader_epoch <= seen);
                 let is_unknown = *partition == PartitionMetadata::UNKNOWN;
                 assert!(is_recorded || is_unknown, "{name}: epoch was not recorded");

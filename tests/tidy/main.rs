@@ -6,6 +6,7 @@ mod behaviours;
 mod features;
 mod rules;
 mod source;
+mod state;
 
 use std::fs;
 use std::path::Path;
@@ -124,6 +125,12 @@ fn each_file_opens_by_saying_what_it_is() {
 #[test]
 fn nothing_points_to_the_machine_it_was_written_on() {
     check(rules::workplace);
+}
+
+#[test]
+fn every_struct_that_keeps_state_says_what_must_hold() {
+    let findings = state::findings(&project(), state::WITHOUT);
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
 #[test]

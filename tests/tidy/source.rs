@@ -132,7 +132,7 @@ fn is_name(c: char) -> bool {
 }
 
 /// The name at the beginning of `code`, or nothing.
-fn name_at(code: &str) -> &str {
+pub fn name_at(code: &str) -> &str {
     &code[..code.find(|c| !is_name(c)).unwrap_or(code.len())]
 }
 
@@ -160,7 +160,7 @@ fn block_end(code: &str) -> Option<usize> {
 
 /// Where the item ends that `code` begins with: at a semicolon or with its block. Attributes,
 /// arguments and array types in front of it are skipped.
-fn item_end(code: &str) -> Option<usize> {
+pub fn item_end(code: &str) -> Option<usize> {
     let mut at = 0;
     loop {
         at += code[at..].find(['{', '(', '[', ';'])?;
