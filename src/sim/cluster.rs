@@ -280,7 +280,9 @@ impl State {
         if let (Reply::Frame(_), Some(server)) = (&reply, self.server(conn)) {
             server.answered += 1;
             let number = server.answered;
-            self.note_metadata(conn, number, parsed.key, version, &reply, plan);
+            if parsed.key == ApiKey::Metadata && plan.mangle.is_none() {
+                self.note_metadata(conn, number, version, &reply, heard);
+            }
             if is_paused && plan.mangle.is_none() {
                 // It is told in milliseconds.
                 let told = Duration::from_millis(plan.mute.as_millis() as u64);
@@ -295,15 +297,11 @@ impl State {
         &mut self,
         conn: usize,
         number: u64,
-        key: ApiKey,
         version: i16,
         reply: &Reply,
-        plan: &FaultPlan,
+        asked_at: Option<u64>,
     ) {
         let Reply::Frame(frame) = reply else { return };
-        if key != ApiKey::Metadata || plan.mangle.is_some() {
-            return;
-        }
         let body = frame.get(8 + usize::from(version >= 9)..).unwrap_or_default();
         let response = MetadataResponse::decode(&mut Reader::new(body), version);
         let Some(response) = response.ok().filter(|response| !response.brokers.is_empty()) else {
@@ -312,7 +310,7 @@ impl State {
         let broker = self.conn(conn).broker;
         let lag = self.effects.lagging.get(&broker).copied();
         lag.into_iter().for_each(|by| self.felt(by));
-        let news = self.watch.leaders.tell(&response, version);
+        let news = self.watch.leaders.tell(&response, version, asked_at);
         self.conn(conn).frames.on_news(number, news);
     }
 

@@ -15,6 +15,8 @@ pub(super) type Place = (String, i32);
 
 /// What a response told, for the moment at which the client has read it.
 pub(super) struct News {
+    /// How many pieces of news the client had heard when it asked, if that is certain.
+    asked_at: Option<u64>,
     topics: Vec<(String, [u8; 16], Epochs)>,
 }
 
@@ -33,13 +35,18 @@ pub(super) struct Leaders {
     ids: BTreeMap<String, [u8; 16]>,
     /// How many pieces of news it has heard.
     pub(super) heard: u64,
-    /// It began anew with this connection, and older ones tell it nothing.
-    anew_with: usize,
+    /// It has begun anew since then, and goes by no answer to what it had asked before.
+    anew_since: u64,
 }
 
 impl Leaders {
     /// A broker answers a question for metadata. Gives what the client will know then.
-    pub(super) fn tell(&mut self, response: &MetadataResponse, version: i16) -> News {
+    pub(super) fn tell(
+        &mut self,
+        response: &MetadataResponse,
+        version: i16,
+        asked_at: Option<u64>,
+    ) -> News {
         let mut topics = Vec::new();
         for topic in response.topics.iter().filter(|topic| topic.error_code == ErrorCode::NONE) {
             let Some(name) = topic.name.as_deref() else { continue };
@@ -51,7 +58,7 @@ impl Leaders {
             }
             topics.push((name.to_owned(), topic.topic_id.0, epochs));
         }
-        News { topics }
+        News { asked_at, topics }
     }
 
     /// A broker that refuses a batch names who leads (KIP-951).
@@ -67,18 +74,22 @@ impl Leaders {
         self.told.entry(place).or_default().entry(epoch).or_default().push(leader);
     }
 
-    /// The client has read a response, on a connection of this number.
-    pub(super) fn hear(&mut self, news: News, conn: usize) {
-        if conn < self.anew_with {
+    /// The client has read a response.
+    pub(super) fn hear(&mut self, news: News) {
+        if news.asked_at.is_some_and(|at| at < self.anew_since) {
             return;
         }
         self.heard += 1;
         for (name, id, epochs) in news.topics {
+            if news.asked_at.is_none() {
+                // It may go by this, or not.
+                self.forget(|(topic, _)| *topic == name);
+                continue;
+            }
             let before = self.ids.insert(name.clone(), id);
             // A topic made anew begins its epochs anew, of partitions that it lacks as yet, too.
             if before.is_some_and(|before| before != id) {
-                let others = self.known.iter_mut().filter(|((topic, _), _)| *topic == name);
-                others.for_each(|(_, known)| known.push((self.heard, -1)));
+                self.forget(|(topic, _)| *topic == name);
             }
             for (partition, epoch) in epochs {
                 let known = self.known.entry((name.clone(), partition)).or_default();
@@ -90,13 +101,17 @@ impl Leaders {
         }
     }
 
-    /// The client asks a bootstrap server, which it does when it has given all others up.
-    pub(super) fn begin_anew(&mut self, conn: usize) {
+    /// The client asks a bootstrap server, which it does when it has given all others up. It may
+    /// come back to their connections once it knows them again.
+    pub(super) fn begin_anew(&mut self) {
         self.heard += 1;
-        self.anew_with = conn;
-        for known in self.known.values_mut() {
-            known.push((self.heard, -1));
-        }
+        self.anew_since = self.heard;
+        self.forget(|_| true);
+    }
+
+    fn forget(&mut self, is_meant: impl Fn(&Place) -> bool) {
+        let known = self.known.iter_mut().filter(|(place, _)| is_meant(place));
+        known.for_each(|(_, known)| known.push((self.heard, -1)));
     }
 
     /// A request for this partition has come to a broker; the client began to write it when it had
@@ -125,8 +140,9 @@ mod tests {
         ("t".to_owned(), 0)
     }
 
-    fn news(epoch: i32) -> News {
-        News { topics: vec![("t".to_owned(), [1; 16], vec![(0, epoch)])] }
+    fn news(epoch: i32, asked_at: u64) -> News {
+        let topics = vec![("t".to_owned(), [1; 16], vec![(0, epoch)])];
+        News { asked_at: Some(asked_at), topics }
     }
 
     #[test]
@@ -135,9 +151,9 @@ mod tests {
         leaders.note(place(), 3, 1);
         leaders.note(place(), 4, 2);
         assert_eq!(leaders.judge(&place(), 1, 0), Ok(()), "it has heard of nobody");
-        leaders.hear(news(3), 5);
-        leaders.hear(news(4), 5);
-        leaders.hear(news(3), 5);
+        leaders.hear(news(3, 0));
+        leaders.hear(news(4, 1));
+        leaders.hear(news(3, 2));
         assert_eq!(leaders.judge(&place(), 1, 1), Ok(()), "it was written before");
         assert!(leaders.judge(&place(), 1, 3).is_err());
         assert_eq!(leaders.judge(&place(), 2, 3), Ok(()));
@@ -150,12 +166,13 @@ mod tests {
     fn a_topic_made_anew_has_other_epochs() {
         let mut leaders = Leaders::default();
         leaders.note(place(), 3, 1);
-        leaders.hear(news(3), 5);
-        let other = |epochs| News { topics: vec![("t".to_owned(), [2; 16], epochs)] };
-        leaders.hear(other(vec![(1, 0)]), 5);
+        leaders.hear(news(3, 0));
+        let other =
+            |epochs| News { asked_at: Some(1), topics: vec![("t".to_owned(), [2; 16], epochs)] };
+        leaders.hear(other(vec![(1, 0)]));
         assert_eq!(leaders.judge(&place(), 7, 2), Ok(()));
         leaders.note(place(), 0, 2);
-        leaders.hear(other(vec![(0, 0), (1, 0)]), 5);
+        leaders.hear(other(vec![(0, 0), (1, 0)]));
         assert_eq!(leaders.judge(&place(), 2, 3), Ok(()));
         assert!(leaders.judge(&place(), 4, 3).is_err());
     }
@@ -165,11 +182,23 @@ mod tests {
         let mut leaders = Leaders::default();
         leaders.note(place(), 3, 1);
         leaders.note(place(), 4, 2);
-        leaders.hear(news(4), 5);
-        leaders.begin_anew(6);
-        leaders.hear(news(4), 5);
+        leaders.hear(news(4, 0));
+        leaders.begin_anew();
+        leaders.hear(news(4, 1));
         assert_eq!(leaders.judge(&place(), 1, 2), Ok(()));
-        leaders.hear(news(4), 6);
+        leaders.hear(news(4, 2));
         assert!(leaders.judge(&place(), 1, 3).is_err());
+    }
+
+    /// It was written when the socket had room again, and may be from before a new beginning.
+    #[test]
+    fn of_an_answer_to_an_old_question_nothing_is_held_against_anybody() {
+        let mut leaders = Leaders::default();
+        leaders.note(place(), 3, 1);
+        leaders.note(place(), 4, 2);
+        leaders.hear(news(4, 0));
+        leaders.hear(News { asked_at: None, ..news(4, 0) });
+        assert!(leaders.judge(&place(), 1, 1).is_err());
+        assert_eq!(leaders.judge(&place(), 1, 2), Ok(()));
     }
 }

@@ -273,7 +273,7 @@ impl State {
         }
         let broker = self.cluster.broker_at(addr);
         if is_bootstrap(addr) {
-            self.watch.leaders.begin_anew(id);
+            self.watch.leaders.begin_anew();
         }
         let now = self.now;
         let room = self.net.weather.room;
@@ -336,7 +336,7 @@ impl State {
         while let Some(news) = self.conn(id).frames.take_news() {
             // What comes after a failed write may be dropped with the connection.
             if !self.conn(id).broken {
-                self.watch.leaders.hear(news, id);
+                self.watch.leaders.hear(news);
             }
         }
         self.trace
