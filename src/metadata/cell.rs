@@ -404,6 +404,17 @@ mod tests {
     }
 
     #[test]
+    fn of_a_topic_that_is_given_up_no_refusal_is_remembered() {
+        let cell = cell();
+        cell.track(&"t".into());
+        cell.publish(Arc::default(), &[("t".into(), ErrorCode::INVALID_TOPIC_EXCEPTION)], &[]);
+        cell.publish(Arc::default(), &[], &["t".into()]);
+        let refusal = cell.try_topic("t", None).unwrap_err();
+        assert!(matches!(refusal.error, Error::NotReady { .. }), "{:?}", refusal.error);
+        assert!(refusal.wake, "it is asked for anew");
+    }
+
+    #[test]
     fn the_first_end_stays() {
         let cell = cell();
         cell.publish(with_topic("t"), &[], &[]);

@@ -82,3 +82,18 @@ fn leaders<'c>(cluster: &'c Cluster, topic: &str) -> impl Iterator<Item = NodeId
     let partitions = cluster.topic(topic).map(|topic| &topic.partitions[..]).unwrap_or_default();
     partitions.iter().filter_map(|partition| partition.leader)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_waited_for_once_until_the_last_has_no_more_time() {
+        let mut wanted = LeadersWanted::default();
+        let at = MonoTime::from_nanos;
+        for (topic, until) in [("a", 5), ("b", 1), ("a", 3), ("b", 4)] {
+            wanted.want(topic.into(), at(until));
+        }
+        assert_eq!(wanted.0, [("a".into(), at(5)), ("b".into(), at(4))]);
+    }
+}
