@@ -269,6 +269,8 @@ pub mod internal {
     /// Bytes from a peer that may be none of ours, for fuzzing.
     pub mod peer {
         pub use crate::client::fed::{Fed, feed_connection};
+        #[cfg(feature = "testing")]
+        pub use crate::testing::fed::{Heard, feed_broker};
 
         /// Cuts `bytes`, which arrive in pieces of so many, into frames of `max` bytes at most;
         /// the lengths of those that were whole.

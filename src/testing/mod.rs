@@ -6,6 +6,9 @@
 
 mod cluster; // the public face
 pub(crate) mod faults; // what is done to which requests
+#[cfg(feature = "__internal")]
+pub(crate) mod fed; // a broker fed any bytes
+mod incoming; // a connection's bytes to requests
 mod mock; // a stand-in for the producer itself
 pub(crate) mod model; // what a cluster answers, without any I/O
 mod server; // sockets and threads

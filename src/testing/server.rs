@@ -6,8 +6,9 @@
 //! and are ended by closing their socket and a notification, never by polling.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,13 +19,8 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::time::{Clock, MonoTime};
 
 use super::faults::{Cut, Faults, Mangle, Plan};
+use super::incoming::Incoming;
 use super::model::{Model, Reply, parse};
-
-/// Kafka's `socket.request.max.bytes`.
-const MAX_REQUEST: usize = 100 * 1024 * 1024;
-
-/// How many bytes are read at once, unless a frame is known to be larger.
-const READ_AHEAD: usize = 64 * 1024;
 
 /// What the threads of all brokers share.
 #[derive(Debug)]
@@ -229,21 +225,21 @@ struct Connection<'a> {
     shared: &'a Shared,
     broker: i32,
     stream: TcpStream,
-    /// Bytes read and not yet used are at `start..end`.
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
+    incoming: Incoming,
 }
 
 impl<'a> Connection<'a> {
     fn new(shared: &'a Shared, broker: i32, stream: TcpStream) -> Self {
-        Self { shared, broker, stream, buffer: vec![0; READ_AHEAD], start: 0, end: 0 }
+        Self { shared, broker, stream, incoming: Incoming::new() }
     }
 
     fn serve(&mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
-        while self.read_frame()? && self.wait_while_frozen() {
-            match self.handle_frame()? {
+        while let Some(frame) = self.incoming.next(&mut self.stream)? {
+            if !self.wait_while_frozen() {
+                break;
+            }
+            match self.handle_frame(frame)? {
                 Next::Read => {}
                 Next::Close => break,
             }
@@ -269,58 +265,12 @@ impl<'a> Connection<'a> {
         time.is_zero() || self.shared.wait_for(time, stopped).is_none()
     }
 
-    /// Reads until a whole frame is at the start of the unused bytes; `false` at the end.
-    fn read_frame(&mut self) -> io::Result<bool> {
-        let mut needed = 4;
-        loop {
-            if self.end - self.start >= needed {
-                if needed > 4 {
-                    return Ok(true);
-                }
-                needed = 4 + self.frame_length()?;
-                continue;
-            }
-            if self.start > 0 && self.buffer.len() - self.start < needed {
-                self.buffer.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            }
-            if self.buffer.len() < needed {
-                self.buffer.resize(needed.next_power_of_two(), 0);
-            }
-            // Not far beyond a large frame, or the start of the next one would have to be moved.
-            let until = self.buffer.len().min(self.start + needed.max(READ_AHEAD));
-            match self.stream.read(&mut self.buffer[self.end..until]) {
-                Ok(0) => return Ok(false),
-                Ok(count) => self.end += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// The length at the start of the unused bytes: at least 1, so that a frame is more than it.
-    fn frame_length(&self) -> io::Result<usize> {
-        let mut length = [0; 4];
-        length.copy_from_slice(&self.buffer[self.start..self.start + 4]);
-        match usize::try_from(i32::from_be_bytes(length)) {
-            Ok(length @ 1..=MAX_REQUEST) => Ok(length),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
-    }
-
-    fn handle_frame(&mut self) -> io::Result<Next> {
-        let length = self.frame_length()?;
-        let frame = self.start + 4..self.start + 4 + length;
-        self.start = frame.end;
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
-        match self.carry_out(&self.buffer[frame]) {
+    fn handle_frame(&mut self, frame: Range<usize>) -> io::Result<Next> {
+        match self.carry_out(self.incoming.frame(frame)) {
             Step::Reply(reply, plan) => self.reply(reply, &plan),
             Step::Cut(Cut::Disconnect) => Ok(Next::Close),
             Step::Cut(Cut::Silence) => {
-                while self.stream.read(&mut self.buffer)? > 0 {}
+                self.incoming.ignore_rest(&mut self.stream)?;
                 Ok(Next::Close)
             }
         }

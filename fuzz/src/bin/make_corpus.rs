@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::Path;
 
-use kafka_producer::internal::peer::feed_connection;
+use kafka_producer::internal::peer::{feed_broker, feed_connection};
 use kafka_producer::internal::protocol::{
     ApiKey, ApiVersion, ApiVersionsRequest, ApiVersionsResponse, ErrorCode, InitProducerIdRequest,
     InitProducerIdResponse, LeaderIdAndEpoch, MetadataRequest, MetadataResponse,
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, NodeEndpoint,
     PartitionProduceResponse, ProduceRequestEncoder, ProduceRequestParams, ProduceResponse, Reader,
-    RecordError, RequestHeader, TopicKey, TopicProduceResponse, TopicRef, encode_response,
+    RecordError, RequestHeader, TopicKey, TopicProduceResponse, TopicRef, encode_request,
+    encode_response,
 };
 use kafka_producer::internal::record::{RecordBatchBuilder, RecordData};
 
@@ -20,6 +21,7 @@ fn main() {
     frames();
     properties();
     connection();
+    broker();
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) {
@@ -55,7 +57,9 @@ fn protocol() {
 fn request(key: ApiKey, version: i16) -> Vec<u8> {
     let mut out = Vec::new();
     match key {
-        ApiKey::Produce => return produce_request(version),
+        ApiKey::Produce => {
+            return produce_request(version, kafka_producer::Uuid([7; 16]), &batch(2));
+        }
         ApiKey::Metadata => {
             let topics = Some(vec!["orders".into()]);
             MetadataRequest { topics, allow_auto_topic_creation: true }.encode(version, &mut out);
@@ -81,7 +85,7 @@ fn request(key: ApiKey, version: i16) -> Vec<u8> {
 }
 
 /// A body without the frame's length and header.
-fn produce_request(version: i16) -> Vec<u8> {
+fn produce_request(version: i16, id: kafka_producer::Uuid, batch: &[u8]) -> Vec<u8> {
     let params = ProduceRequestParams {
         version,
         correlation_id: 1,
@@ -91,15 +95,13 @@ fn produce_request(version: i16) -> Vec<u8> {
         timeout_ms: 1000,
     };
     let (mut head, mut splits) = (Vec::new(), Vec::new());
-    let batch = batch(2);
     let mut encoder = ProduceRequestEncoder::start(&params, 1, &mut head, &mut splits);
-    let id = kafka_producer::Uuid([7; 16]);
     encoder.topic(if version > 12 { TopicRef::Id(id) } else { TopicRef::Name("orders") }, 1);
     encoder.partition(0, batch.len());
     encoder.finish();
     let at = splits[0];
     let mut frame = head[..at].to_vec();
-    frame.extend(&batch);
+    frame.extend(batch);
     frame.extend(&head[at..]);
     let mut reader = Reader::new(&frame[4..]);
     RequestHeader::decode(&mut reader).expect("a header");
@@ -192,8 +194,12 @@ fn api_versions() -> ApiVersionsResponse {
     }
 }
 
-/// A sealed batch of so many records.
+/// A sealed batch of so many records, of a producer with an id.
 fn batch(records: usize) -> Vec<u8> {
+    batch_of((4000, 1, 7), records)
+}
+
+fn batch_of((id, epoch, sequence): (i64, i16, i32), records: usize) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new(Vec::with_capacity(1024));
     for i in 0..records {
         let value = [b'v'; 10];
@@ -201,7 +207,7 @@ fn batch(records: usize) -> Vec<u8> {
         let data = RecordData { key, value: Some(&value), headers: &[], timestamp: 1000 };
         builder.try_append(&data).expect("there is room");
     }
-    builder.finish(4000, 1, 7, false);
+    builder.finish(id, epoch, sequence, false);
     let mut segments = Vec::new();
     builder.move_segments(&mut segments);
     segments.concat()
@@ -268,4 +274,39 @@ fn connection() {
         write("connection", &format!("in-pieces-of-{piece}"), &bytes);
     }
     write("connection", "closed-at-once", &[1]);
+}
+
+fn broker() {
+    // As the model of a cluster numbers its topics.
+    let first_topic = kafka_producer::Uuid(*b"topic-id\0\0\0\0\0\0\0\x01");
+    // As a producer begins, in the newest versions and in the oldest.
+    for (release, name) in [(0, "newest"), (0x80, "oldest")] {
+        let version = |key: ApiKey| {
+            let range = key.supported();
+            if release == 0 { range.max } else { range.min }
+        };
+        let of = |key: ApiKey, id: i32| {
+            let mut bytes = Vec::new();
+            let body = match key {
+                // Whoever has no id may write at once.
+                ApiKey::Produce => {
+                    produce_request(version(key), first_topic, &batch_of((-1, -1, -1), 2))
+                }
+                _ => request(key, version(key)),
+            };
+            encode_request(key, version(key), id, Some("me"), &mut bytes, |out| out.extend(&body));
+            bytes
+        };
+        let keys = [ApiKey::ApiVersions, ApiKey::Metadata, ApiKey::InitProducerId, ApiKey::Produce];
+        let stream: Vec<u8> = (0..).zip(keys).flat_map(|(id, key)| of(key, id)).collect();
+        for piece in [1, 127] {
+            let bytes = [&[release | piece][..], &stream].concat();
+            let heard = feed_broker(&bytes);
+            assert_eq!((heard.requests, heard.answered), (4, 4), "{heard:?}");
+            assert!(heard.appended > 0, "{heard:?}");
+            write("broker", &format!("{name}-in-pieces-of-{piece}"), &bytes);
+        }
+    }
+    write("broker", "no-request", &[9, 0, 0, 0, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    write("broker", "too-long", &[9, 0x06, 0x40, 0, 1, 1]);
 }
