@@ -62,43 +62,57 @@ fn the_longest_waiting_is_served_first_however_memory_comes_back() {
     });
 }
 
+/// Of two that wait the first one runs out of time, while memory comes back.
+fn time_passes_for_the_first(comes_back: impl Fn(&BufferPool, Vec<u8>)) -> Arc<BufferPool> {
+    let (pool, [a, b]) = emptied();
+    let (first, second) = (queued(&pool, 2), queued(&pool, 1));
+    let manual = ManualClock::new();
+    let deadline = MonoTime::ZERO + Duration::from_secs(1);
+    let waiter = Arc::clone(&first.0);
+    let impatient = spawn({
+        let (pool, clock) = (Arc::clone(&pool), Clock::Manual(Arc::clone(&manual)));
+        move || match pool.wait(first, &clock, deadline) {
+            Ok((_, buffer)) => pool.release_uncharged([buffer]),
+            Err(error) => assert_eq!(error, PoolError::Exhausted(None)),
+        }
+    });
+    let patient = spawn({
+        let pool = Arc::clone(&pool);
+        move || {
+            let (_, buffer) = pool.wait(second, &still(), MonoTime::MAX).unwrap();
+            pool.release_uncharged([buffer]);
+        }
+    });
+    let time = spawn({
+        let pool = Arc::clone(&pool);
+        move || {
+            let _under_the_lock = pool.state.lock();
+            manual.advance(Duration::from_secs(1));
+            waiter.turn.notify_one();
+        }
+    });
+    pool.release_uncharged([a]);
+    join(time);
+    comes_back(&pool, b);
+    join(impatient);
+    join(patient);
+    pool
+}
+
 #[test]
 fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
+    // What comes back late is either's, or nobody's.
     explore(3, || {
-        let (pool, [a, b]) = emptied();
-        let (first, second) = (queued(&pool, 2), queued(&pool, 1));
-        let manual = ManualClock::new();
-        let deadline = MonoTime::ZERO + Duration::from_secs(1);
-        let waiter = Arc::clone(&first.0);
-        let impatient = spawn({
-            let (pool, clock) = (Arc::clone(&pool), Clock::Manual(Arc::clone(&manual)));
-            move || match pool.wait(first, &clock, deadline) {
-                Ok((_, buffer)) => pool.release_uncharged([buffer]),
-                Err(error) => assert_eq!(error, PoolError::Exhausted(None)),
-            }
-        });
-        let patient = spawn({
-            let pool = Arc::clone(&pool);
-            move || {
-                let (_, buffer) = pool.wait(second, &still(), MonoTime::MAX).unwrap();
-                pool.release_uncharged([buffer]);
-            }
-        });
-        let time = spawn({
-            let pool = Arc::clone(&pool);
-            move || {
-                let _under_the_lock = pool.state.lock();
-                manual.advance(Duration::from_secs(1));
-                waiter.turn.notify_one();
-            }
-        });
-        pool.release_uncharged([a]);
-        join(time);
-        // The second one may need what the first one keeps until its time is over.
-        pool.release_uncharged([b]);
-        join(impatient);
-        join(patient);
-        assert_whole(&pool);
+        assert_whole(&time_passes_for_the_first(|pool, late| pool.release_uncharged([late])));
+    });
+}
+
+#[test]
+fn a_time_out_lets_the_next_one_have_what_there_is() {
+    // All the memory there will ever be is enough for the second one.
+    explore(3, || {
+        let pool = time_passes_for_the_first(|_, _| ());
+        assert_eq!((pool.available(), pool.has_waiters()), (1, false));
     });
 }
 
@@ -106,12 +120,16 @@ fn a_time_out_leaves_what_came_to_the_next_in_the_queue() {
 fn close_ends_every_wait_and_loses_no_memory() {
     explore(3, || {
         let (pool, [a, b]) = emptied();
-        let places = [queued(&pool, 1), queued(&pool, 2)];
-        let waiters = places.map(|place| {
+        // One of them may come too late to wait at all.
+        let waiters = [Some(queued(&pool, 1)), None].map(|place| {
             let pool = Arc::clone(&pool);
-            spawn(move || match pool.wait(place, &still(), MonoTime::MAX) {
-                Ok((_, buffer)) => pool.release_uncharged([buffer]),
-                Err(error) => assert_eq!(error, PoolError::Closed),
+            let want = Want { id: None, size: 2 };
+            spawn(move || {
+                let place = place.map_or_else(|| pool.queue_up(vec![want]), Ok);
+                match place.and_then(|place| pool.wait(place, &still(), MonoTime::MAX)) {
+                    Ok((_, buffer)) => pool.release_uncharged([buffer]),
+                    Err(error) => assert_eq!(error, PoolError::Closed),
+                }
             })
         });
         let closer = spawn({
@@ -131,10 +149,12 @@ fn a_call_that_never_waits_takes_nothing_from_one_that_does() {
     explore(3, || {
         let (pool, [a, b]) = emptied();
         let place = queued(&pool, 2);
+        let was_served = Arc::new(AtomicBool::new(false));
         let waiter = spawn({
-            let pool = Arc::clone(&pool);
+            let (pool, served) = (Arc::clone(&pool), Arc::clone(&was_served));
             move || {
                 let (_, buffer) = pool.wait(place, &still(), MonoTime::MAX).unwrap();
+                served.store(true, Ordering::SeqCst);
                 pool.release_uncharged([buffer]);
             }
         });
@@ -142,6 +162,7 @@ fn a_call_that_never_waits_takes_nothing_from_one_that_does() {
             let pool = Arc::clone(&pool);
             move || {
                 if let Ok(Allocation::Granted(buffer)) = pool.begin_uncharged(1) {
+                    assert!(was_served.load(Ordering::SeqCst), "overtaken");
                     pool.release_uncharged([buffer]);
                 }
             }
@@ -254,6 +275,41 @@ fn close_ends_the_wait_for_a_share() {
         join(closer);
         waiters.into_iter().for_each(join);
         pool.release(P[1], b);
+        assert_shared_is_whole(&pool);
+    });
+}
+
+#[test]
+fn a_partition_that_moves_leaves_its_brokers_share_to_who_waits_for_it() {
+    explore(3, || {
+        let in_use_for = Duration::from_secs(3600);
+        let shares = ShareLimits { partition: usize::MAX, broker: 1, in_use_for };
+        let pool = Arc::new(BufferPool::new(3, 1, shares));
+        let (ids, nodes) = ([0, 1, 2].map(PartitionId), [7, 8].map(|id| Some(NodeId(id))));
+        // The first two are one broker's.
+        for (id, node) in ids.into_iter().zip([0, 0, 1]) {
+            pool.set_leader(id, nodes[node]);
+        }
+        let [moves, stays] = [ids[0], ids[2]].map(|id| match pool.begin(id, 1, MonoTime::ZERO) {
+            Ok(Allocation::Granted(buffer)) => (id, buffer),
+            _ => panic!("there is memory"),
+        });
+        let waiters = [(); 2].map(|()| {
+            let pool = Arc::clone(&pool);
+            spawn(move || {
+                let place = waits_for(&pool, &ids[1..2]);
+                let (_, buffer) = pool.wait(place, &still(), MonoTime::MAX).unwrap();
+                pool.release(ids[1], buffer);
+            })
+        });
+        let other = spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.release(stays.0, stays.1)
+        });
+        pool.set_leader(moves.0, nodes[1]);
+        waiters.into_iter().for_each(join);
+        join(other);
+        pool.release(moves.0, moves.1);
         assert_shared_is_whole(&pool);
     });
 }

@@ -33,7 +33,7 @@ impl ShareLimits {
 
     /// Whoever wants to may have all of the buffer.
     #[cfg(any(test, feature = "__internal"))]
-    pub(crate) fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self { partition: usize::MAX, broker: usize::MAX, in_use_for: Duration::ZERO }
     }
 }

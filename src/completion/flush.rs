@@ -159,7 +159,8 @@ impl Drop for FlushToken {
     fn drop(&mut self) {
         take_off(&self.state.records, self.records);
         take_off(&self.state.callbacks, self.callbacks);
-        if self.state.tokens.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // What was done before is for the waiter to see; the last token has no use for it.
+        if self.state.tokens.fetch_sub(1, Ordering::Release) == 1 {
             // Through the lock: a waiter that saw the token is asleep before it is woken.
             drop(self.state.lock.lock());
             self.state.over.notify_all();

@@ -84,7 +84,8 @@ pub(crate) struct BatchResult {
     outcome: OnceLock<Outcome>,
     lock: Mutex<()>,
     decided: Condvar,
-    /// Threads that wait now.
+    /// Threads that wait now. `Relaxed`: the listener orders it, as a queue does by its lock, which
+    /// a thread that was counted takes to tell, and the sender to look.
     waiters: AtomicU32,
     /// As the how manyth of a simulation's batches it was decided, and when.
     #[cfg(all(test, not(loom)))]
@@ -135,7 +136,7 @@ impl BatchResult {
 
     /// How many threads wait for a record of this batch now.
     pub(crate) fn waiters(&self) -> u32 {
-        self.waiters.load(Ordering::Acquire)
+        self.waiters.load(Ordering::Relaxed)
     }
 
     /// Whether the batch is decided. Costs one load.
@@ -238,14 +239,14 @@ struct Waiting<'a>(&'a AtomicU32);
 
 impl<'a> Waiting<'a> {
     fn count(waiters: &'a AtomicU32) -> Self {
-        waiters.fetch_add(1, Ordering::AcqRel);
+        waiters.fetch_add(1, Ordering::Relaxed);
         Self(waiters)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

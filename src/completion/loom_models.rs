@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::callback::{CompletedBatch, PendingCallback};
+use super::callback::{CompletedBatch, PendingCallback, UserCallback};
 use super::*;
 use crate::error::Error;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::model::{explore, join, spawn};
+use crate::sync::model::{Poll, explore, join, spawn};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, MonoTime};
 
@@ -166,6 +166,42 @@ fn close_ends_every_wait_for_a_slot() {
     });
 }
 
+#[test]
+fn close_ends_all_waits_for_slots_that_nobody_frees() {
+    explore(3, || {
+        let slots = Arc::new(Slots::new(0));
+        let waiters = [(); 2].map(|()| {
+            let (slots, (_, clock)) = (Arc::clone(&slots), manual());
+            spawn(move || {
+                let end = slots.acquire(&clock, MonoTime::MAX).map(Slot::keep);
+                assert!(matches!(end, Err(Error::Closed)));
+            })
+        });
+        slots.close();
+        waiters.into_iter().for_each(join);
+    });
+}
+
+#[test]
+fn who_has_flushed_sees_what_was_done_before_each_token_was_dropped() {
+    explore(3, || {
+        let flush = FlushWait::begin();
+        let done = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let droppers = done.clone().map(|done| {
+            let mut token = flush.token(1, 1);
+            spawn(move || {
+                token.on_completed(1);
+                // Without an order of its own.
+                done.store(1, Ordering::Relaxed);
+                token.on_callback();
+            })
+        });
+        flush.wait(&manual().1, MonoTime::MAX).unwrap();
+        assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1));
+        droppers.into_iter().for_each(join);
+    });
+}
+
 /// What the callbacks of a model did.
 #[derive(Default)]
 struct Ran {
@@ -257,4 +293,101 @@ fn no_callback_is_forgotten_that_is_handed_over_during_close() {
 #[test]
 fn no_callback_is_forgotten_when_the_time_of_close_is_over() {
     explore(2, || handed_over_during_close(Duration::ZERO));
+}
+
+#[test]
+fn a_close_that_a_shorter_one_joins_ends_with_it() {
+    explore(2, || {
+        let (executor, ran) = (executor(1), Arc::new(Ran::default()));
+        executor.submit(&Arc::new(Lane::new()), with_callback(&executor, &ran, 0));
+        executor.tell();
+        // The sender never says that it is done, so that no thread ends before its time.
+        let patient = spawn({
+            let executor = Arc::clone(&executor);
+            move || executor.close(LONG)
+        });
+        executor.close(Duration::ZERO);
+        join(patient);
+        executor.expect_no_more();
+        executor.wait_for_threads();
+        assert_eq!(ran.gone.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn callbacks_of_two_partitions_run_side_by_side() {
+    explore(2, || {
+        let (executor, ran) = (executor(2), Arc::new(Ran::default()));
+        let met = Arc::new(Poll::default());
+        let (waits, wakes) = (Arc::clone(&met), met);
+        let run: [UserCallback; 2] =
+            [Box::new(move |_| waits.wait()), Box::new(move |_| wakes.wake())];
+        for callback in run {
+            let mut batch = with_callback(&executor, &ran, 0);
+            batch.callbacks[0].run = Callback::User(callback);
+            executor.submit(&Arc::new(Lane::new()), batch);
+        }
+        executor.tell();
+        executor.expect_no_more();
+        assert_eq!(executor.close(LONG), CallbacksLeft::default());
+    });
+}
+
+/// Takes its time to be dropped.
+struct Hangs(Arc<Poll>);
+
+impl Drop for Hangs {
+    fn drop(&mut self) {
+        self.0.wait();
+    }
+}
+
+#[test]
+fn a_close_waits_for_no_callback_that_hangs_as_it_is_dropped() {
+    explore(3, || {
+        let (executor, ran) = (executor(1), Arc::new(Ran::default()));
+        let end = Arc::new(Poll::default());
+        let hangs = Hangs(Arc::clone(&end));
+        let mut batch = with_callback(&executor, &ran, 0);
+        batch.callbacks[0].run = Callback::User(Box::new(move |_| drop(hangs)));
+        executor.submit(&Arc::new(Lane::new()), batch);
+        executor.tell();
+        executor.expect_no_more();
+        executor.close(Duration::ZERO);
+        end.wake();
+        executor.wait_for_threads();
+        assert_eq!(executor.outstanding(), 0);
+    });
+}
+
+/// A pool that runs nothing.
+#[derive(Default)]
+struct Keeps(Mutex<Vec<CallbackTask>>);
+
+impl Executor for Keeps {
+    fn execute(&self, task: CallbackTask) {
+        self.0.lock().push(task);
+    }
+}
+
+#[test]
+fn our_thread_ends_with_the_time_of_close_though_the_programs_pool_keeps_a_task() {
+    explore(3, || {
+        let (keeps, ran) = (Arc::new(Keeps::default()), Arc::new(Ran::default()));
+        let kind = ExecutorKind::Custom(Arc::clone(&keeps) as Arc<dyn Executor>);
+        let slots = Arc::new(Slots::new(10));
+        let executor =
+            Arc::new(CallbackExecutor::start(kind, Guests::default(), "model", slots).unwrap());
+        executor.submit(&Arc::new(Lane::new()), with_callback(&executor, &ran, 0));
+        executor.tell();
+        let sender = spawn({
+            let executor = Arc::clone(&executor);
+            move || executor.expect_no_more()
+        });
+        executor.close(Duration::ZERO);
+        join(sender);
+        executor.wait_for_threads();
+        keeps.0.lock().clear();
+        assert_eq!((ran.gone.load(Ordering::SeqCst), executor.outstanding()), (1, 0));
+    });
 }

@@ -30,7 +30,8 @@ pub(super) struct Pool {
     run_queue: Mutex<RunQueue>,
     /// Signalled when there is work, or the end.
     work: Condvar,
-    /// Work was queued of which no thread was told.
+    /// Work was queued of which no thread was told. `Relaxed`: it is set after the work was queued,
+    /// under a lock that whoever takes the mark off takes next.
     untold: AtomicBool,
     /// Signalled when a thread changes its state while the pool ends.
     ending: Condvar,
@@ -192,7 +193,7 @@ impl Pool {
 
     /// Wakes as many threads as there is work for. A busy one looks for more by itself.
     pub(super) fn tell(&self) {
-        if !self.untold.swap(false, Ordering::AcqRel) {
+        if !self.untold.swap(false, Ordering::Relaxed) {
             return;
         }
         let queue = self.run_queue.lock();
@@ -214,7 +215,7 @@ impl Pool {
             queue.ready.push_back(work);
             self.invariants(&queue);
         }
-        self.untold.store(true, Ordering::Release);
+        self.untold.store(true, Ordering::Relaxed);
         None
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Slots {
     /// Threads in [`Slots::acquire`]. Both this and `used` are `SeqCst`: either the waiter sees
     /// the slot that was freed, or whoever freed it sees the waiter.
     waiting: AtomicUsize,
+    /// `Relaxed`: who waits sees it by the lock, which a close takes before it wakes anybody; and a
+    /// record that slips past it is refused by its queue.
     closed: AtomicBool,
     lock: Mutex<()>,
     freed: Condvar,
@@ -100,14 +102,14 @@ impl Slots {
 
     /// Ends each wait for a slot with [`Error::Closed`].
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.closed.store(true, Ordering::Relaxed);
         drop(self.lock.lock());
         self.freed.notify_all();
     }
 
     /// Whether the producer is closed, or has failed. Costs one load.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Frees the slot of a callback that begins, or that will never run.

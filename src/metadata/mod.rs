@@ -5,6 +5,8 @@
 
 mod apply; // how a response becomes a snapshot
 mod cell; // what user threads and the sender share
+#[cfg(all(test, loom))]
+mod loom_models;
 mod schedule; // when to ask again
 mod snapshot; // the cluster at one moment
 mod updates; // the sender's side: when to ask, what for, taking in answers

@@ -1,4 +1,4 @@
-//! A client for models: one broker that leads one partition, and answers each request at the next
+//! A client for models: one broker that leads two partitions, and answers each request at the next
 //! poll. Its poll sleeps until it is woken, as long as it may: no time passes in a model.
 
 use std::collections::VecDeque;
@@ -37,8 +37,9 @@ fn answer(request: &ClientRequest) -> Vec<u8> {
     match request.api {
         ApiKey::Metadata => metadata().encode(request.version, &mut bytes),
         ApiKey::Produce => {
-            let partition = PartitionProduceResponse {
-                index: 0,
+            // Both are told of whichever was sent: the sender looks for those that it asked for.
+            let partition = |index| PartitionProduceResponse {
+                index,
                 error_code: OK,
                 base_offset: 0,
                 log_append_time_ms: -1,
@@ -48,7 +49,8 @@ fn answer(request: &ClientRequest) -> Vec<u8> {
                 current_leader: None,
             };
             let topic = TopicKey::Name("t".into());
-            let topics = vec![TopicProduceResponse { topic, partitions: vec![partition] }];
+            let topics =
+                vec![TopicProduceResponse { topic, partitions: [0, 1].map(partition).into() }];
             let response =
                 ProduceResponse { topics, throttle_time_ms: 0, node_endpoints: Vec::new() };
             response.encode(request.version, &mut bytes);
@@ -59,6 +61,15 @@ fn answer(request: &ClientRequest) -> Vec<u8> {
 }
 
 fn metadata() -> MetadataResponse {
+    let partition = |partition_index| MetadataResponsePartition {
+        error_code: OK,
+        partition_index,
+        leader_id: 1,
+        leader_epoch: 0,
+        replica_nodes: Vec::new(),
+        isr_nodes: Vec::new(),
+        offline_replicas: Vec::new(),
+    };
     MetadataResponse {
         throttle_time_ms: 0,
         brokers: vec![MetadataResponseBroker {
@@ -74,15 +85,7 @@ fn metadata() -> MetadataResponse {
             name: Some("t".into()),
             topic_id: Uuid::ZERO,
             is_internal: false,
-            partitions: vec![MetadataResponsePartition {
-                error_code: OK,
-                partition_index: 0,
-                leader_id: 1,
-                leader_epoch: 0,
-                replica_nodes: Vec::new(),
-                isr_nodes: Vec::new(),
-                offline_replicas: Vec::new(),
-            }],
+            partitions: [0, 1].map(partition).into(),
         }],
         error_code: OK,
     }

@@ -37,7 +37,17 @@ struct Shared {
 
 impl Shared {
     /// What `send` comes to: wait for the topic, append, wait for memory.
-    fn send(&self, value: &[u8], mut callback: Option<Callback>) -> Result<Delivery, Error> {
+    fn send(&self, value: &[u8], callback: Option<Callback>) -> Result<Delivery, Error> {
+        self.send_to(0, value, callback, Patience::For(HOUR))
+    }
+
+    fn send_to(
+        &self,
+        partition: u32,
+        value: &[u8],
+        mut callback: Option<Callback>,
+        mut patience: Patience,
+    ) -> Result<Delivery, Error> {
         let clock = &self.accumulator.clock;
         let wake = || self.accumulator.inbox.push(Event::MetadataWanted);
         let mut wait = TopicWait::new("t", None, clock.now(), MonoTime::MAX);
@@ -45,8 +55,7 @@ impl Shared {
         let topic = self.accumulator.topics.find_or_add("t");
         let data = RecordData { key: None, value: Some(value), headers: &[], timestamp: 0 };
         let mut append = Append { data, own_timestamp: true, sticky: false };
-        let mut patience = Patience::For(HOUR);
-        self.accumulator.append(&topic, 0, &mut append, &mut callback, &mut patience)
+        self.accumulator.append(&topic, partition, &mut append, &mut callback, &mut patience)
     }
 
     fn flush(&self) {
@@ -66,12 +75,23 @@ impl Shared {
 struct Setup {
     /// `buffer.memory`, in bytes.
     memory: usize,
+    batch_size: usize,
+    shares: ShareLimits,
     /// The topic's metadata are there before users' threads are.
     knows_topic: bool,
 }
 
-const START: Setup = Setup { memory: 2_000, knows_topic: false };
-const RUNNING: Setup = Setup { memory: 2_000, knows_topic: true };
+const RUNNING: Setup =
+    Setup { memory: 2_000, batch_size: 200, shares: ShareLimits::none(), knows_topic: true };
+const START: Setup = Setup { knows_topic: false, ..RUNNING };
+/// There is memory for one batch, and a record or two don't fill it.
+const SCARCE: Setup = Setup { memory: 600, batch_size: 600, ..RUNNING };
+/// There is enough, but in company a partition may have no second buffer.
+const SHARED: Setup = Setup {
+    batch_size: 2_000,
+    shares: ShareLimits { partition: 1, broker: usize::MAX, in_use_for: HOUR },
+    ..RUNNING
+};
 
 /// A producer that lingers for an hour. The sender runs on the model's own thread until the
 /// producer is closed.
@@ -116,10 +136,10 @@ fn produce<const USERS: usize>(
         availability_timeout: Duration::ZERO,
     };
     let accumulator = AccumulatorConfig {
-        batch_size: 200,
+        batch_size: setup.batch_size,
         linger: config.linger,
         memory: setup.memory,
-        shares: ShareLimits::none(),
+        shares: setup.shares,
         placing: Placing { adaptive: false, seed: 0 },
     };
     let accumulator = RecordAccumulator::new(accumulator, inbox, clock);
@@ -176,21 +196,98 @@ fn records_that_are_waited_for_are_delivered_without_linger() {
     explore(1, || produce(RUNNING, ExecutorKind::Inline, two_that_wait));
 }
 
+/// Sends to a partition, waits for memory if need be, and lets go of the record.
+fn leave(shared: &Shared, partition: u32, value: &[u8]) {
+    drop(shared.send_to(partition, value, None, Patience::For(HOUR)).unwrap());
+}
+
 #[test]
 fn memory_that_is_waited_for_is_brought_back_without_linger() {
-    // There is memory for one batch.
-    let setup = Setup { memory: 600, ..RUNNING };
-    explore(2, move || {
-        produce(setup, ExecutorKind::Inline, |shared| {
-            let send = |shared: &Shared| drop(shared.send(&[b'v'; 150], None).unwrap());
+    explore(2, || {
+        produce(SCARCE, ExecutorKind::Inline, |shared| {
             let first = spawn({
                 let shared = Arc::clone(shared);
-                move || send(&shared)
+                move || leave(&shared, 0, b"v")
             });
             let shared = Arc::clone(shared);
             [spawn(move || {
-                send(&shared);
+                leave(&shared, 1, b"v");
                 join(first);
+                shared.close();
+            })]
+        });
+    });
+}
+
+#[test]
+fn memory_is_brought_back_each_time() {
+    explore(2, || {
+        produce(SCARCE, ExecutorKind::Inline, |shared| {
+            let shared = Arc::clone(shared);
+            [spawn(move || {
+                // Each finds what the one before it holds.
+                [0, 1, 0].into_iter().for_each(|partition| leave(&shared, partition, b"v"));
+                shared.close();
+            })]
+        });
+    });
+}
+
+#[test]
+fn who_is_refused_memory_has_what_lingers_sent() {
+    explore(2, || {
+        produce(SCARCE, ExecutorKind::Inline, |shared| {
+            let shared = Arc::clone(shared);
+            [spawn(move || {
+                let decided = Arc::new(Poll::default());
+                let tell = Arc::clone(&decided);
+                shared.executor.slots().try_acquire().unwrap().keep();
+                let callback = Callback::User(Box::new(move |_| tell.wake()));
+                shared.send(b"v", Some(callback)).map(drop).unwrap();
+                let refused = shared.send_to(1, b"v", None, Patience::None);
+                assert!(matches!(refused, Err(Error::BufferExhausted { .. })));
+                decided.wait();
+                shared.close();
+            })]
+        });
+    });
+}
+
+#[test]
+fn a_share_that_is_waited_for_is_brought_back_without_linger() {
+    explore(1, || {
+        produce(SHARED, ExecutorKind::Inline, |shared| {
+            // So that the others' partition is in company.
+            leave(shared, 1, b"v");
+            // What a record leaves of its buffer is too little for another one.
+            let first = spawn({
+                let shared = Arc::clone(shared);
+                move || leave(&shared, 0, &[b'v'; 300])
+            });
+            let shared = Arc::clone(shared);
+            [spawn(move || {
+                leave(&shared, 0, &[b'v'; 300]);
+                join(first);
+                shared.close();
+            })]
+        });
+    });
+}
+
+#[test]
+fn a_flush_knows_of_a_batch_that_its_first_user_has_not_told_of() {
+    explore(1, || {
+        produce(RUNNING, ExecutorKind::Inline, |shared| {
+            let beginner = spawn({
+                let shared = Arc::clone(shared);
+                move || leave(&shared, 0, b"v")
+            });
+            let shared = Arc::clone(shared);
+            [spawn(move || {
+                let delivery = shared.send(b"v", None).unwrap();
+                shared.flush();
+                assert!(delivery.check().is_some(), "the flush passed it over");
+                join(beginner);
                 shared.close();
             })]
         });
@@ -205,14 +302,14 @@ fn a_flush_ends_when_records_and_callbacks_of_others_have() {
             let user = spawn({
                 let (shared, ran) = (Arc::clone(shared), Arc::clone(&ran));
                 move || {
+                    // Without an order of its own: what callbacks did is to be seen all the same.
                     let count = move || {
-                        ran.fetch_add(1, Ordering::SeqCst);
+                        ran.fetch_add(1, Ordering::Relaxed);
                     };
                     shared.executor.slots().try_acquire().unwrap().keep();
-                    shared
-                        .send(b"v", Some(Callback::User(Box::new(move |_| count()))))
-                        .map(drop)
-                        .unwrap();
+                    let callback = Callback::User(Box::new(move |_| count()));
+                    // It is decided before its callback has run.
+                    drop(shared.send(b"v", Some(callback)).unwrap().wait().unwrap());
                 }
             });
             let (shared, ran) = (Arc::clone(shared), Arc::clone(&ran));
@@ -220,7 +317,7 @@ fn a_flush_ends_when_records_and_callbacks_of_others_have() {
                 shared.flush();
                 join(user);
                 shared.flush();
-                assert_eq!(ran.load(Ordering::SeqCst), 1, "the flush did not wait");
+                assert_eq!(ran.load(Ordering::Relaxed), 1, "the flush did not wait");
                 shared.close();
             })]
         });

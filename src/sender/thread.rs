@@ -139,6 +139,41 @@ pub(crate) fn start<C: KafkaClient + Send + 'static>(
     })
 }
 
+#[cfg(all(test, loom))]
+mod loom_models {
+    use super::*;
+    use crate::sync::model::{explore, join, spawn};
+    use crate::time::ManualClock;
+
+    #[test]
+    fn every_close_hears_of_the_end_or_of_a_shorter_deadline() {
+        explore(3, || {
+            let ending = Arc::new(Ending::default());
+            let waiters = [(); 2].map(|()| {
+                let ending = Arc::clone(&ending);
+                let clock = Clock::Manual(ManualClock::new());
+                spawn(move || ending.wait(&clock, Duration::ZERO).map(|ended| ended.delivered))
+            });
+            let sender = spawn({
+                let ending = Arc::clone(&ending);
+                move || ending.set(Ended { delivered: 3, ..Ended::default() })
+            });
+            waiters.into_iter().for_each(|waiter| assert_eq!(join(waiter), Some(3)));
+            join(sender);
+        });
+        explore(3, || {
+            let ending = Arc::new(Ending::default());
+            let waiters = [(); 2].map(|()| {
+                let ending = Arc::clone(&ending);
+                let clock = Clock::Manual(ManualClock::new());
+                spawn(move || ending.wait(&clock, Duration::ZERO).is_none())
+            });
+            ending.shorten(MonoTime::ZERO);
+            waiters.into_iter().for_each(|waiter| assert!(join(waiter)));
+        });
+    }
+}
+
 fn run<C: KafkaClient>(sender: &mut Sender<C>, mut now: MonoTime) -> io::Result<()> {
     while !sender.has_ended() {
         now = sender.run_once(now)?;

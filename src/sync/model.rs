@@ -2,8 +2,9 @@
 //!
 //! Three things are not as in the world. A wait with a time-out ends by a notification only, save
 //! that one of no time at all does not begin: a model plays the clock by a thread that moves a
-//! manual one under the lock and notifies. `SeqCst` is made of fences, since loom knows it in no
-//! other form. A channel is a queue under a lock, for the order of its calls and not for its own
+//! manual one under the lock and notifies. `SeqCst` is made of a fence before each such operation,
+//! since loom knows it in no other form: one behind it, too, would order what comes next and is no
+//! part of it. A channel is a queue under a lock, for the order of its calls and not for its own
 //! inside.
 
 use std::collections::VecDeque;
@@ -359,9 +360,7 @@ pub(crate) mod atomic {
 
                 pub(crate) fn load(&self, order: Ordering) -> $value {
                     fence(order);
-                    let value = self.0.load(order);
-                    fence(order);
-                    value
+                    self.0.load(order)
                 }
 
                 pub(crate) fn store(&self, value: $value, order: Ordering) {
@@ -369,7 +368,6 @@ pub(crate) mod atomic {
                     // Loom would let a later swap miss a plain store beside another swap, as if a
                     // read and its write could come apart. Swaps are in one order.
                     self.0.swap(value, order);
-                    fence(order);
                 }
 
                 pub(crate) fn compare_exchange(
@@ -380,9 +378,7 @@ pub(crate) mod atomic {
                     failure: Ordering,
                 ) -> Result<$value, $value> {
                     fence(success);
-                    let result = self.0.compare_exchange(current, new, success, failure);
-                    fence(success);
-                    result
+                    self.0.compare_exchange(current, new, success, failure)
                 }
 
                 pub(crate) fn fetch_update(
@@ -403,9 +399,7 @@ pub(crate) mod atomic {
 
                 $(pub(crate) fn $method(&self, value: $value, order: Ordering) -> $value {
                     fence(order);
-                    let before = self.0.$method(value, order);
-                    fence(order);
-                    before
+                    self.0.$method(value, order)
                 })*
             }
         )* };
