@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::demands::Demands;
 use super::faults::Kind;
-use super::ledger::{Entries, Entry, RecordId, Sent, id_of};
+use super::ledger::{Call, Entries, Entry, RecordId, Sent, id_of};
 use super::plan::Plan;
 use super::run::Remains;
 use super::world::State;
@@ -37,9 +38,12 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Result<(), String> {
         return Err(finding.clone());
     }
     let places = places(evidence);
+    let demands = Demands::new(evidence.plan, evidence.state);
     for (id, entry) in (0..).map(RecordId).zip(&evidence.entries.entries) {
         let places = places.get(&id).map_or(&[][..], Vec::as_slice);
-        check_record(evidence, entry, places).map_err(|text| format!("{id:?}: {text}"))?;
+        check_record(evidence, entry, places)
+            .and_then(|()| check_demand(evidence.plan, &demands, entry))
+            .map_err(|text| format!("{id:?}: {text}"))?;
     }
     check_order(evidence)?;
     check_calls(evidence)?;
@@ -74,8 +78,10 @@ fn places(evidence: &Evidence<'_>) -> Places {
 fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Result<(), String> {
     let (at, delivery) = match &entry.sent {
         Sent::Pending => return Err("its send never returned".to_owned()),
-        Sent::Refused if places.is_empty() && entry.called.is_empty() => return Ok(()),
-        Sent::Refused => return Err("it was refused, and is in the log or called back".to_owned()),
+        Sent::Refused(_) if places.is_empty() && entry.called.is_empty() => return Ok(()),
+        Sent::Refused(_) => {
+            return Err("it was refused, and is in the log or called back".to_owned());
+        }
         Sent::Accepted { at, delivery, .. } => (*at, delivery),
     };
     let Some(fate) = delivery.try_get() else { return Err("it was never completed".to_owned()) };
@@ -107,11 +113,17 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
                 return Err(format!("it was acknowledged at {told:?}, and is at {places:?}"));
             }
         }
-        Err(error) => check_failure(plan, entry, &error, places)?,
+        Err(error) => check_failure(plan, &error, places)?,
     }
-    let live = places.iter().filter(|place| !place.gone).count();
-    if plan.config.idempotent && live > 1 && !plan.strikes(Kind::ForgetProducers) {
-        return Err(format!("it is in the log more than once: {places:?}"));
+    let live: Vec<_> = places.iter().filter(|place| !place.gone).collect();
+    if let ([first, .., last], true) = (&live[..], plan.config.idempotent) {
+        // A partition that forgets a producer takes what it has had before for new.
+        let place = (first.topic, first.partition);
+        let forgot_at = evidence.state.effects.forgot.get(&place);
+        let was_there = forgot_at.is_some_and(|end| first.offset < *end);
+        if !was_there || (last.topic, last.partition) != place {
+            return Err(format!("it is in the log more than once: {places:?}"));
+        }
     }
     Ok(())
 }
@@ -138,12 +150,7 @@ fn check_callback(
     }
 }
 
-fn check_failure(
-    plan: &Plan,
-    entry: &Entry,
-    error: &Error,
-    places: &[Place],
-) -> Result<(), String> {
+fn check_failure(plan: &Plan, error: &Error, places: &[Place]) -> Result<(), String> {
     let Error::Delivery(failure) = error else { return Err(format!("it failed with {error}")) };
     if failure.persisted == Persisted::No && !places.is_empty() {
         return Err(format!("it is said not to be in the log, and is at {places:?}: {error}"));
@@ -167,8 +174,26 @@ fn check_failure(
             return Err(format!("nothing has happened to make it fail so: {error}"));
         }
     }
-    if entry.calm && plan.is_strict() {
+    Ok(())
+}
+
+/// A record that was sent when all was well: it is delivered, and soon.
+fn check_demand(plan: &Plan, demands: &Demands, entry: &Entry) -> Result<(), String> {
+    if !demands.of(entry) {
+        return Ok(());
+    }
+    let delivery = match &entry.sent {
+        Sent::Accepted { delivery, .. } => delivery,
+        Sent::Refused(error) => return Err(format!("all was well, and it was refused: {error}")),
+        Sent::Pending => return Ok(()),
+    };
+    if let Some(Err(error)) = delivery.try_get() {
         return Err(format!("all was well, and it failed: {error}"));
+    }
+    let decided_at = delivery.decided_as().map_or(MonoTime::MAX, |(_, at)| at);
+    let took = decided_at.since(entry.begun);
+    if took > plan.patience() + plan.slack() {
+        return Err(format!("all was well, and it took {took:?}"));
     }
     Ok(())
 }
@@ -189,9 +214,9 @@ enum Ordered {
 /// under the old one and given up since. With one request in flight it holds for what was
 /// acknowledged: what was given up may still arrive, late. So may an earlier attempt, and without
 /// idempotence it is all there is of a record that the log has lost.
-fn ordered(plan: &Plan, keeps_log: bool) -> Ordered {
+fn ordered(plan: &Plan, keeps_log: bool, forgot: bool) -> Ordered {
     let config = &plan.config;
-    let remembers = plan.expiry.is_none() && !plan.strikes(Kind::ForgetProducers);
+    let remembers = plan.expiry.is_none() && !forgot;
     if config.idempotent && keeps_log && remembers && plan.first_epoch == 0 {
         return Ordered::All;
     }
@@ -205,13 +230,14 @@ fn ordered(plan: &Plan, keeps_log: bool) -> Ordered {
 /// The order in a partition is the order in which its records were accepted.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
-    for (name, _) in &plan.topics {
+    for (number, (name, _)) in plan.topics.iter().enumerate() {
         let model = &evidence.state.cluster.model;
         let Some(topic) = model.topic(name) else { continue };
         let was_deleted = model.deleted_topics().iter().any(|(deleted, _)| **deleted == **name);
         for (index, partition) in (0..).zip(&topic.partitions) {
             let keeps_log = !was_deleted && partition.log.cut_records().is_empty();
-            let rule = ordered(plan, keeps_log);
+            let forgot = evidence.state.effects.forgot.contains_key(&(number, index));
+            let rule = ordered(plan, keeps_log, forgot);
             if rule != Ordered::None {
                 check_order_of(evidence, rule, &partition.log.records())
                     .map_err(|text| format!("{name}-{index}: {text}"))?;
@@ -226,27 +252,38 @@ fn check_order_of(
     rule: Ordered,
     log: &[StoredRecord],
 ) -> Result<(), String> {
-    let order_of = |id: RecordId| match &evidence.entries.entries.get(id.0 as usize)?.sent {
-        Sent::Accepted { order, delivery, .. } => {
-            let counts = rule == Ordered::All || matches!(delivery.try_get(), Some(Ok(_)));
-            counts.then_some(*order)
+    let order_of = |id: RecordId| {
+        let entry = evidence.entries.entries.get(id.0 as usize)?;
+        match &entry.sent {
+            Sent::Accepted { order, delivery, .. } => {
+                let counts = rule == Ordered::All || matches!(delivery.try_get(), Some(Ok(_)));
+                counts.then_some((*order, entry.call))
+            }
+            _ => None,
         }
-        _ => None,
-    };
-    let is_loose = |id: &RecordId| {
-        let entry = evidence.entries.entries.get(id.0 as usize);
-        entry.is_some_and(|entry| entry.is_loose)
     };
     let ids = log.iter().filter_map(|r| id_of(r.value.as_deref()?));
     let mut seen = BTreeSet::new();
-    let mut last = None;
-    for id in ids.filter(|id| !is_loose(id) && (rule == Ordered::All || seen.insert(*id))) {
-        let Some(order) = order_of(id) else { continue };
-        if order < last.map(|(_, order)| order).unwrap_or_default() {
-            let before = last.map(|(id, _)| id);
+    let mut last: Option<(RecordId, u32)> = None;
+    let mut last_of_call: Option<(RecordId, u32, Call)> = None;
+    for id in ids.filter(|id| rule == Ordered::All || seen.insert(*id)) {
+        let Some((order, call)) = order_of(id) else { continue };
+        if let Some((before, _)) = last.filter(|(_, least)| order < *least) {
             return Err(format!("{id:?} comes after {before:?}"));
         }
-        last = Some((id, order));
+        // Of a call that sends several it is known that each comes after what was accepted before
+        // the call, and before what others sent after it; and among themselves they keep theirs.
+        let least = call.map_or(order, |call| call.since);
+        if last.is_none_or(|(_, before)| before <= least) {
+            last = Some((id, least));
+        }
+        let Some(call) = call else { continue };
+        if let Some((before, its, _)) = last_of_call.filter(|(_, _, its)| *its == call) {
+            if order < its {
+                return Err(format!("{id:?} comes after {before:?} of the same call"));
+            }
+        }
+        last_of_call = Some((id, order, call));
     }
     Ok(())
 }

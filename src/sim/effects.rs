@@ -1,7 +1,7 @@
 //! What faults did. One that is due may find nothing to strike, or nobody may meet it: it counts
 //! once something felt it, be it a connection, a broker, a log, a look-up or a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::faults::Kind;
 use super::plan::Plan;
@@ -47,6 +47,10 @@ pub(super) struct Effects {
     pub(super) shrunk: BTreeMap<usize, usize>,
     /// Who has a broker lag behind.
     pub(super) lagging: BTreeMap<i32, usize>,
+    /// Partitions that forgot the producers they knew, and where their logs ended when they did.
+    pub(super) forgot: BTreeMap<(usize, i32), i64>,
+    /// Partitions that lost what they had acknowledged.
+    pub(super) unclean: BTreeSet<(usize, i32)>,
 }
 
 impl Effects {
@@ -167,8 +171,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::random::Random;
     use crate::sim::faults::Fault;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::users::now;
 use crate::CloseReport;
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
@@ -20,6 +21,8 @@ pub(super) struct Entries {
     pub(super) entries: Vec<Entry>,
     /// How many were accepted so far.
     pub(super) accepted: u32,
+    /// Calls that send several records.
+    calls_made: u32,
     /// Callbacks in the order in which they were called.
     pub(super) calls: Vec<RecordId>,
     /// Records whose callback runs now, by partition.
@@ -32,8 +35,11 @@ pub(super) struct Entry {
     pub(super) topic: usize,
     pub(super) sent: Sent,
     pub(super) has_callback: bool,
-    /// Its place in the order of acceptance is not known for certain.
-    pub(super) is_loose: bool,
+    /// When its send began.
+    pub(super) begun: MonoTime,
+    /// The call that it was sent in with others; its place in the order of acceptance is not known
+    /// for certain then.
+    pub(super) call: Option<Call>,
     /// Sent when all was well: it must be delivered, soon.
     pub(super) calm: bool,
     /// What its callback was told, each time that it was called.
@@ -44,12 +50,20 @@ pub(super) struct Entry {
     pub(super) given_back: bool,
 }
 
+/// A call that sends several records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    number: u32,
+    /// How many had been accepted when it began.
+    pub(super) since: u32,
+}
+
 /// What the send said.
 pub(super) enum Sent {
     /// It has not returned.
     Pending,
     /// It refused the record.
-    Refused,
+    Refused(Error),
     /// It took the record: as the how manyth of all, and when.
     Accepted { order: u32, at: MonoTime, delivery: Arc<Delivery> },
 }
@@ -58,7 +72,7 @@ impl Entry {
     pub(super) fn delivery(&self) -> Option<&Arc<Delivery>> {
         match &self.sent {
             Sent::Accepted { delivery, .. } => Some(delivery),
-            Sent::Pending | Sent::Refused => None,
+            Sent::Pending | Sent::Refused(_) => None,
         }
     }
 
@@ -66,6 +80,13 @@ impl Entry {
     fn is_over(&self) -> bool {
         self.delivery().is_none_or(|delivery| delivery.check().is_some())
             && (!self.has_callback || self.returned)
+    }
+}
+
+impl Entries {
+    /// How many records were accepted so far: what is refused at once is no work.
+    pub(super) fn work(&self) -> usize {
+        self.accepted as usize
     }
 }
 
@@ -78,19 +99,23 @@ impl Ledger {
         let mut entries = self.lock();
         let id = RecordId(entries.entries.len() as u32);
         let (sent, called) = (Sent::Pending, Vec::new());
-        let (is_loose, returned, given_back) = (false, false, false);
+        let (begun, call, returned, given_back) = (now(), None, false, false);
         let entry =
-            Entry { topic, sent, has_callback, is_loose, calm, called, returned, given_back };
+            Entry { topic, sent, has_callback, begun, call, calm, called, returned, given_back };
         entries.entries.push(entry);
         id
     }
 
-    pub(super) fn loosen(&self, id: RecordId) {
-        self.lock().entries[id.0 as usize].is_loose = true;
+    /// A call begins that sends all of these.
+    pub(super) fn begin_call(&self, ids: &[RecordId]) {
+        let mut entries = self.lock();
+        entries.calls_made += 1;
+        let call = Call { number: entries.calls_made, since: entries.accepted };
+        ids.iter().for_each(|id| entries.entries[id.0 as usize].call = Some(call));
     }
 
-    pub(super) fn refuse(&self, id: RecordId) {
-        self.lock().entries[id.0 as usize].sent = Sent::Refused;
+    pub(super) fn refuse(&self, id: RecordId, error: &Error) {
+        self.lock().entries[id.0 as usize].sent = Sent::Refused(error.clone());
     }
 
     /// The send took the record.

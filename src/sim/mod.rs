@@ -10,6 +10,7 @@
 mod checks; // what must hold, during and after a run
 mod cluster; // brokers around the pure model
 pub(crate) mod condvar; // `sync::Condvar`, on simulated threads and on others
+mod demands; // what must be delivered when all is well
 mod effects; // what faults did
 mod faults; // what goes wrong
 mod leaders; // what the client has heard of who leads

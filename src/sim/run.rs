@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::checks::{Evidence, check};
 use super::cluster::{PORT, bootstrap_host, look_up};
+use super::demands::Demands;
 use super::effects::Felt;
 use super::faults::Kind;
 use super::ledger::Ledger;
@@ -32,8 +33,11 @@ pub(super) struct Report {
     pub(super) digest: u64,
     /// Virtual time.
     pub(super) lasted: Duration,
-    /// Sends.
+    /// Records that were accepted.
     pub(super) records: usize,
+    /// Those sent when all was well, and of those which had to be delivered.
+    pub(super) calm: usize,
+    pub(super) demanded: usize,
     /// The plan's faults, and those that something felt.
     pub(super) due: usize,
     pub(super) struck: BTreeMap<Kind, Felt>,
@@ -95,11 +99,15 @@ pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
         let evidence = Evidence { plan: &plan, state: &state, entries: &entries, remains };
         failure = check(&evidence).err();
     }
+    let demands = Demands::new(&plan, &state);
+    let calm: Vec<_> = entries.entries.iter().filter(|entry| entry.calm).collect();
     Report {
         seed,
         digest: state.trace.digest(),
         lasted: state.now.since(MonoTime::ZERO),
-        records: entries.entries.len(),
+        records: entries.work(),
+        calm: calm.len(),
+        demanded: calm.iter().filter(|entry| demands.of(entry)).count(),
         due: plan.faults.len(),
         struck: state.effects.by_kind(&plan),
         covered: state.covered.clone(),
@@ -120,7 +128,7 @@ fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
     }
     if let Some((at, timeout)) = plan.early_close {
         sleep_until(at);
-        while crowd.ledger.lock().entries.len() < WORK {
+        while crowd.ledger.lock().work() < WORK {
             sleep(MS);
         }
         crowd.close(&producer, timeout);

@@ -179,20 +179,29 @@ impl State {
         let all_alive = model.brokers().values().all(|broker| broker.alive);
         match fault.kind {
             Kind::ForgetProducers => {
-                let knows = |partition: &Partition| partition.log.producers.knows().0;
-                if self.place_where(fault, knows).is_none() {
+                let knowing = self.places_where(fault, |it| it.log.producers.knows().0);
+                if knowing.is_empty() {
                     return false;
+                }
+                for (topic, index) in knowing {
+                    let partition = self.cluster.model.partition(&self.cluster.names[topic], index);
+                    let end = partition.map_or(0, |partition| partition.log.end_offset);
+                    self.effects.forgot.insert((topic, index), end);
                 }
                 self.cluster.model.forget_producers();
             }
             Kind::ReloadProducers => {
-                let knows = |partition: &Partition| partition.log.producers.knows().1;
-                let Some((name, index)) = self.place_where(fault, knows) else { return false };
-                self.cluster.model.reload_producers(&name, index);
+                let knowing = self.places_where(fault, |it| it.log.producers.knows().1);
+                let Some((topic, index)) = knowing.first() else { return false };
+                self.cluster.model.reload_producers(&self.cluster.names[*topic], *index);
             }
             // New partitions are put on brokers that are there.
             Kind::Recreate if all_alive => {
                 if let Some(config) = model.topic(&name).map(|topic| topic.config.clone()) {
+                    // Of the new one's records none are from before anything was forgotten.
+                    let its =
+                        self.effects.forgot.iter_mut().filter(|((t, _), _)| *t == fault.topic);
+                    its.for_each(|(_, end)| *end = 0);
                     model.delete_topic(&name);
                     model.create_topic(&name, config);
                 }
@@ -218,24 +227,18 @@ impl State {
         true
     }
 
-    /// The first partition of this kind, from the one that the fault names on.
-    fn place_where(
-        &self,
-        fault: &Fault,
-        is_it: impl Fn(&Partition) -> bool,
-    ) -> Option<(String, i32)> {
-        let model = &self.cluster.model;
-        let places = self.cluster.names.iter().enumerate().flat_map(|(number, name)| {
-            let count = model.topic(name).map_or(0, |topic| topic.partitions.len() as i32);
-            (0..count).map(move |index| (number, index))
+    /// The partitions of this kind, from the one that the fault names on.
+    fn places_where(&self, fault: &Fault, is_it: impl Fn(&Partition) -> bool) -> Vec<(usize, i32)> {
+        let topics = self.cluster.names.iter().map(|name| self.cluster.model.topic(name));
+        let places = topics.enumerate().flat_map(|(number, topic)| {
+            let partitions = topic.map_or(&[][..], |topic| &topic.partitions);
+            (0..).zip(partitions).map(move |(index, it)| ((number, index), it))
         });
-        let places: Vec<_> = places.collect();
-        let first = places.iter().position(|place| *place == (fault.topic, fault.partition));
-        let from_there = places.iter().cycle().skip(first.unwrap_or(0)).take(places.len());
-        let mut named = from_there.map(|(number, index)| (&self.cluster.names[*number], *index));
-        let is_it =
-            |(name, index): &(&String, i32)| model.partition(name, *index).is_some_and(&is_it);
-        named.find(is_it).map(|(name, index)| (name.clone(), index))
+        let mut places: Vec<_> =
+            places.filter(|(_, it)| is_it(it)).map(|(place, _)| place).collect();
+        let first = places.partition_point(|place| *place < (fault.topic, fault.partition));
+        places.rotate_left(first);
+        places
     }
 
     /// Another broker leads a partition; false if there is none where that can be.
@@ -248,20 +251,24 @@ impl State {
         };
         // What is lost has to be there.
         let has_any = |it: &Partition| kind != Kind::Unclean || it.log.end_offset > 0;
-        let place = self.place_where(fault, |it| has_any(it) && !others(it).is_empty());
-        // Where nobody else can: the same leader, in another epoch.
-        let is_led = |it: &Partition| kind == Kind::MoveLeader && it.leader.is_some();
-        let Some((name, index)) = place.or_else(|| self.place_where(fault, is_led)) else {
-            return false;
-        };
-        let Some(partition) = self.cluster.model.partition_mut(&name, index) else { return false };
+        let mut places = self.places_where(fault, |it| has_any(it) && !others(it).is_empty());
+        if places.is_empty() && kind == Kind::MoveLeader {
+            // Nobody else can: the same leader, in another epoch.
+            places = self.places_where(fault, |it| it.leader.is_some());
+        }
+        let Some((topic, index)) = places.first().copied() else { return false };
+        let name = &self.cluster.names[topic];
+        let Some(partition) = self.cluster.model.partition_mut(name, index) else { return false };
         let others = others(partition);
         let to = others.get(fault.draw as usize % others.len().max(1)).copied();
         let (watermark, end) = (partition.log.high_watermark(), partition.log.end_offset);
         match (kind, to) {
             (Kind::MoveLeader, Some(to)) => partition.lead_by(Some(to)),
             (Kind::FailOver, Some(to)) => partition.fail_over(to, watermark),
-            (_, Some(to)) => partition.fail_over(to, end - (fault.times as i64).min(end)),
+            (_, Some(to)) => {
+                self.effects.unclean.insert((topic, index));
+                partition.fail_over(to, end - (fault.times as i64).min(end));
+            }
             (_, None) => {
                 let leader = partition.leader;
                 partition.lead_by(None);

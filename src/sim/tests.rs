@@ -24,6 +24,15 @@ struct Sum {
     runs: u64,
     lasted: Duration,
     records: usize,
+    /// Of all runs: the fewest records.
+    least_work: usize,
+    /// Records sent when all was well, those of them that had to be delivered, and runs where that
+    /// were all of them.
+    calm: usize,
+    demanded: usize,
+    strict: u64,
+    /// Runs that see all well.
+    calmed: u64,
     /// Faults: in plans, and those that something felt, the fewest of a seed and by kind.
     due: usize,
     fewest: u64,
@@ -40,10 +49,16 @@ impl Sum {
         self.runs += 1;
         self.lasted += report.lasted;
         self.records += report.records;
+        self.least_work =
+            if self.runs == 1 { report.records } else { self.least_work.min(report.records) };
+        self.calm += report.calm;
+        self.demanded += report.demanded;
+        self.calmed += u64::from(report.calm > 0);
+        self.strict += u64::from(report.calm > 0 && report.calm == report.demanded);
         let struck = report.struck.values().map(|felt| felt.faults).sum::<u64>();
         if report.records < WORK || struck < FAULTS as u64 {
             let (seed, records) = (report.seed, report.records);
-            self.idle.push(format!("{seed}: {records} sends, {:?}", report.struck));
+            self.idle.push(format!("{seed}: {records} records, {:?}", report.struck));
         }
         self.due += report.due;
         self.fewest = if self.runs == 1 { struck } else { self.fewest.min(struck) };
@@ -69,19 +84,26 @@ impl Sum {
         let failures: Vec<_> = self.failures.iter().map(explained).collect();
         assert!(failures.is_empty(), "{}", failures.join("\n"));
         let idle = &self.idle;
-        assert!(idle.is_empty(), "fewer than {WORK} sends or {FAULTS} faults: {idle:#?}");
+        assert!(idle.is_empty(), "fewer than {WORK} records or {FAULTS} faults: {idle:#?}");
     }
 
     fn tell(&self, took: Duration) -> String {
         let minutes = took.as_secs_f64() / 60.0;
         let hours = self.lasted.as_secs_f64() / 3600.0;
         format!(
-            "{} seeds in {took:.1?}, {:.0} a minute; {hours:.1} simulated hours, {} records; \
+            "{} seeds in {took:.1?}, {:.0} a minute; {hours:.1} simulated hours, \
+             {} records, {} or more a seed; \
+             {} worlds of {} and {} of {} records strict when all is well; \
              {} faults of {}, {} or more a seed: {:?}; \
              verdicts: {:?}; most turns a second: {}; {} failures",
             self.runs,
             self.runs as f64 / minutes,
             self.records,
+            self.least_work,
+            self.strict,
+            self.calmed,
+            self.demanded,
+            self.calm,
             self.struck.values().map(|felt| felt.faults).sum::<u64>(),
             self.due,
             self.fewest,
@@ -183,6 +205,8 @@ fn seeds() {
     sum.assert_well();
     assert_eq!(sum.covered.len(), WAYS, "not every way to a verdict was taken: {:?}", sum.covered);
     assert_eq!(sum.struck.len(), Kind::ALL.len(), "not every fault has struck: {:?}", sum.struck);
+    let (strict, calmed) = (sum.strict, sum.calmed);
+    assert!(strict * 100 >= calmed * STRICT, "{strict} worlds of {calmed} are strict");
     // Others each time.
     let fresh = clock.wall_millis().unsigned_abs() * 1000;
     let sum = run_all(fresh, u64::MAX - fresh, FRESH, 20, None);
@@ -192,6 +216,8 @@ fn seeds() {
 
 /// Seeds that every `cargo test` runs.
 const FIXED: u64 = 2000;
+/// How many of a hundred have to deliver all that is sent when all is well.
+const STRICT: u64 = 60;
 /// How long fresh ones are run for.
 const FRESH: Duration = Duration::from_secs(20);
 /// Ways in which `verdict` comes to its verdict.

@@ -147,6 +147,7 @@ impl User {
     fn work_in_trouble(&mut self) {
         let plan = Arc::clone(&self.crowd.plan);
         let share = plan.records.0.div_ceil(plan.users);
+        // What is refused is no work done.
         let mut left = share;
         while left > 0 && now() < MonoTime::ZERO + plan.calm_at {
             let think = between(&mut self.random, Duration::ZERO, plan.think);
@@ -160,36 +161,29 @@ impl User {
                 6 if self.random.below(4) == 0 => self.purge(),
                 4 => {
                     let burst = self.random.below(25).min(left);
-                    (0..burst).for_each(|_| drop(self.send(false)));
-                    left -= burst;
+                    left -= (0..burst).filter(|_| self.send(false).is_ok()).count();
                     sleep(think * burst as u32);
                 }
                 _ => {
-                    drop(self.send(false));
-                    left -= 1;
+                    left -= usize::from(self.send(false).is_ok());
                     sleep(think);
                 }
             }
         }
         // Whoever was held up catches up.
-        (0..left).for_each(|_| drop(self.send(false)));
+        while left > 0 && !self.crowd.is_closing() {
+            match self.send(false) {
+                Ok(_) => left -= 1,
+                Err(_) => sleep(20 * MS),
+            }
+        }
     }
 
     fn work_when_calm(&mut self) {
         let plan = Arc::clone(&self.crowd.plan);
         for _ in 0..plan.records.1.div_ceil(plan.users) {
-            let begun = now();
-            let outcome = match self.send(true) {
-                Ok(delivery) => delivery.wait().map(drop),
-                Err(error) => Err(error),
-            };
-            match outcome {
-                _ if !plan.is_strict() => {}
-                Ok(()) => self.crowd.bound("a delivery when all is well", begun, plan.patience()),
-                Err(error) => {
-                    self.crowd.ledger.find(format!("all is well, and a record fails: {error}"));
-                }
-            }
+            // What must become of it is checked in the end.
+            let _ = self.send(true).and_then(|delivery| delivery.wait().map(drop));
             let pause = pick(&mut self.random, &[Duration::ZERO, MS, 400 * MS]);
             sleep(pause);
         }
@@ -287,7 +281,7 @@ impl User {
         }
     }
 
-    /// Several records at once, or to a topic that was looked up before.
+    /// Several records at once. Gives how many were accepted.
     fn send_all(&mut self, most: usize) -> usize {
         let plan = Arc::clone(&self.crowd.plan);
         let topic = self.random.below(plan.topics.len());
@@ -296,20 +290,21 @@ impl User {
         let ids: Vec<_> = (0..many).map(|_| self.crowd.ledger.begin(topic, false, false)).collect();
         let values: Vec<_> = ids.iter().map(|id| value_of(*id, 30)).collect();
         let records: Vec<_> = values.iter().map(|v| ProducerRecord::new(name, v)).collect();
+        // Others may send between two of them.
+        self.crowd.ledger.begin_call(&ids);
         let begun = now();
         let (accepted, error) = match self.producer.send_all(&records) {
             Ok(accepted) => (accepted, None),
             Err(partial) => (partial.accepted, Some(partial.error)),
         };
         self.crowd.bound("send_all", begun, plan.config.max_block);
+        let taken = accepted.len();
         let mut accepted = accepted.into_iter();
         for id in ids {
-            // Others may have sent between two of them.
-            self.crowd.ledger.loosen(id);
             let outcome = accepted.next().ok_or_else(|| error.clone().unwrap_or(Error::Closed));
             drop(self.take(id, outcome, false));
         }
-        many
+        taken
     }
 
     fn take(
@@ -336,7 +331,7 @@ impl User {
                 if let Error::Fatal(_) = error {
                     self.crowd.ledger.find(format!("send: {error}"));
                 }
-                self.crowd.ledger.refuse(id);
+                self.crowd.ledger.refuse(id, &error);
                 Err(error)
             }
         }
@@ -397,6 +392,6 @@ fn send_again(draw: u64, producer: &KafkaProducer, crowd: &Arc<Crowd>) {
             note_accepted(id, &delivery);
             crowd.ledger.accept(id, now(), delivery);
         }
-        Err(_) => crowd.ledger.refuse(id),
+        Err(error) => crowd.ledger.refuse(id, &error),
     }
 }
