@@ -30,7 +30,9 @@ pub fn feed_broker(bytes: &[u8]) -> Heard {
     let (first, rest) = bytes.split_first().map_or((1, bytes), |(n, rest)| (*n, rest));
     let release = if first & 0x80 == 0 { Release::V4_3 } else { Release::V0_11 };
     let broker = Broker::new(release, "broker", 9092);
-    let mut model = Model::new(Settings::default(), BTreeMap::from([(BROKER, broker)]));
+    // A topic is more memory than its name is worth.
+    let settings = Settings { auto_create: false, ..Settings::default() };
+    let mut model = Model::new(settings, BTreeMap::from([(BROKER, broker)]));
     model.create_topic(TOPIC, TopicConfig::new(2));
     let mut client = Client { says: rest, piece: usize::from(first & 0x7f).max(1) };
     let (mut heard, mut now_ms) = (Heard::default(), 1_700_000_000_000);
