@@ -13,12 +13,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::network::Wake;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Condvar, Mutex};
 use crate::threads::spawn_named;
+use crate::time::{Clock, MonoTime};
 
 /// A name's addresses, or why there are none.
 #[derive(Debug)]
@@ -56,7 +56,6 @@ struct Shared {
     wake: Arc<dyn Wake>,
 }
 
-#[derive(Default)]
 struct State {
     wanted: VecDeque<(Arc<str>, u16)>,
     done: Vec<Resolved>,
@@ -64,6 +63,21 @@ struct State {
     is_running: bool,
     thread: Option<JoinHandle<()>>,
     is_closed: bool,
+    /// Until when the thread's end is waited for, by all that do.
+    deadline: MonoTime,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            wanted: VecDeque::new(),
+            done: Vec::new(),
+            is_running: false,
+            thread: None,
+            is_closed: false,
+            deadline: MonoTime::MAX,
+        }
+    }
 }
 
 impl ThreadResolver {
@@ -91,13 +105,19 @@ impl ThreadResolver {
 pub(crate) struct ResolverThread(Arc<Shared>);
 
 impl ResolverThread {
-    /// Waits for the thread's end; false if it is still stuck in a lookup after `timeout`. It then
-    /// ends by itself when the system lets go of it. Call it after the resolver was dropped.
-    pub(crate) fn wait_ended(&self, timeout: Duration) -> bool {
+    /// Waits for the thread's end; false if it is still stuck in a lookup at the deadline, which
+    /// is that of all who wait if theirs is earlier. It then ends by itself when the system lets go
+    /// of it. Call it after the resolver was dropped.
+    pub(crate) fn wait_ended(&self, clock: &Clock, deadline: MonoTime) -> bool {
         let mut state = self.0.state.lock();
-        self.0.ended.wait_while_for(&mut state, |state| state.is_running, timeout);
-        if state.is_running {
-            return false;
+        state.deadline = state.deadline.min(deadline);
+        self.0.ended.notify_all();
+        while state.is_running {
+            let left = state.deadline.since(clock.now());
+            if left.is_zero() {
+                return false;
+            }
+            self.0.ended.wait_for(&mut state, left);
         }
         let thread = state.thread.take();
         state.invariants();
@@ -185,6 +205,8 @@ fn literal(host: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crossbeam_channel::{Receiver, Sender, unbounded};
 
     use super::*;
@@ -215,6 +237,11 @@ mod tests {
             }
         };
         (ThreadResolver::with_lookup(Arc::new(Woken(woken)), Box::new(lookup)), go, wake)
+    }
+
+    fn wait_ended(thread: &ResolverThread, timeout: Duration) -> bool {
+        let clock = Clock::system();
+        thread.wait_ended(&clock, clock.now() + timeout)
     }
 
     fn answers(resolver: &mut ThreadResolver) -> Vec<String> {
@@ -249,7 +276,7 @@ mod tests {
             wake.recv_timeout(LONG).unwrap();
             assert_eq!(answers(&mut resolver), [expected]);
         }
-        assert!(resolver.thread().wait_ended(LONG), "the thread ends when nothing is wanted");
+        assert!(wait_ended(&resolver.thread(), LONG), "the thread ends when nothing is wanted");
         resolver.resolve(&Arc::from("again"), 5);
         go.send(()).unwrap();
         wake.recv_timeout(LONG).unwrap();
@@ -264,10 +291,27 @@ mod tests {
         let thread = resolver.thread();
         wake.recv_timeout(LONG).unwrap();
         drop(resolver);
-        assert!(!thread.wait_ended(Duration::from_millis(1)));
+        assert!(!wait_ended(&thread, Duration::from_millis(1)));
         go.send(()).unwrap();
-        assert!(thread.wait_ended(LONG));
+        thread.0.state.lock().thread.take().unwrap().join().unwrap();
+        assert!(wait_ended(&thread, Duration::ZERO));
         assert_eq!(wake.try_iter().count(), 1, "only the stuck name was asked for");
+    }
+
+    /// A close with no time cuts one short that has plenty, also where that waits for a name.
+    #[test]
+    fn who_waits_for_a_stuck_lookup_goes_with_the_first_whose_time_is_up() {
+        let (mut resolver, _go, wake) = resolver();
+        resolver.resolve(&Arc::from("stuck"), 5);
+        let thread = resolver.thread();
+        wake.recv_timeout(LONG).unwrap();
+        let begun = Clock::system().now();
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| wait_ended(&thread, LONG));
+            assert!(!wait_ended(&thread, Duration::from_millis(20)));
+            assert!(!patient.join().unwrap());
+        });
+        assert!(Clock::system().now().since(begun) < LONG / 2);
     }
 
     #[test]

@@ -106,9 +106,9 @@ impl Core {
             thread.into_iter().for_each(|thread| drop(thread.join()));
         }
         // Of the earliest close: it may have come meanwhile.
-        let time_left = || self.ending.deadline().since(self.clock.now());
-        let left = self.executor.close(time_left().max(LAST_WORDS));
-        let resolver_ended = self.resolver.wait_ended(time_left());
+        let time_left = self.ending.deadline().since(self.clock.now());
+        let left = self.executor.close(time_left.max(LAST_WORDS));
+        let resolver_ended = self.resolver.wait_ended(&self.clock, self.ending.deadline());
         let threads_stuck = usize::from(ended.is_none()) + usize::from(!resolver_ended);
         self.interceptors.iter().for_each(|chain| chain.close());
         let ended = ended.unwrap_or_default();
