@@ -19,6 +19,8 @@ pub(crate) enum Defect {
     LostWakeUp,
     /// What is queued when a close's time is up is dropped without a word.
     DroppedAtClose,
+    /// A close with less time does not shorten another one.
+    LaterCloseIgnored,
     /// The parts of a batch that was split have the same sequence.
     SplitSharesSequence,
     /// A new epoch begins while requests of the old one are under way.
@@ -64,13 +66,14 @@ pub(crate) const fn is_planted(_: Defect) -> bool {
 
 #[cfg(all(test, not(loom)))]
 impl Defect {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::FreedInFlight,
         Self::RetryBehindLater,
         Self::FailedAndAcknowledged,
         Self::UnmutedRetry,
         Self::LostWakeUp,
         Self::DroppedAtClose,
+        Self::LaterCloseIgnored,
         Self::SplitSharesSequence,
         Self::BumpInFlight,
         Self::PoolTimeoutStays,

@@ -17,7 +17,8 @@ pub(super) struct Evidence<'a> {
     pub(super) plan: &'a Plan,
     pub(super) state: &'a State,
     pub(super) entries: &'a Entries,
-    pub(super) remains: Option<Remains>,
+    /// Of each producer.
+    pub(super) remains: Vec<Remains>,
 }
 
 /// Where a record is, or was.
@@ -47,7 +48,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Result<(), String> {
     }
     check_order(evidence)?;
     check_calls(evidence)?;
-    check_remains(evidence)
+    evidence.remains.iter().try_for_each(check_remains)
 }
 
 fn places(evidence: &Evidence<'_>) -> Places {
@@ -94,7 +95,10 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
     }
     let is_given_up = |error: &Error| {
         matches!(error, Error::Delivery(failure)
-            if matches!(failure.cause, DeliveryCause::Closed | DeliveryCause::Timeout)
+            if matches!(
+                failure.cause,
+                DeliveryCause::Closed | DeliveryCause::Timeout | DeliveryCause::Purged
+            )
                 && failure.persisted == Persisted::No)
     };
     if entry.given_back && !fate.as_ref().is_err_and(is_given_up) {
@@ -113,7 +117,7 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
                 return Err(format!("it was acknowledged at {told:?}, and is at {places:?}"));
             }
         }
-        Err(error) => check_failure(plan, &error, places)?,
+        Err(error) => check_failure(plan, entry.life, &error, places)?,
     }
     let live: Vec<_> = places.iter().filter(|place| !place.gone).collect();
     if let ([first, .., last], true) = (&live[..], plan.config.idempotent) {
@@ -133,7 +137,7 @@ fn check_callback(
     entry: &Entry,
     fate: &Result<crate::RecordMetadata, Error>,
 ) -> Result<(), String> {
-    let early = evidence.plan.early_close.is_some();
+    let early = evidence.plan.ends_early(entry.life);
     match (&entry.called[..], entry.has_callback) {
         ([], false) => Ok(()),
         // Callbacks that are too slow for a close are given up.
@@ -150,7 +154,7 @@ fn check_callback(
     }
 }
 
-fn check_failure(plan: &Plan, error: &Error, places: &[Place]) -> Result<(), String> {
+fn check_failure(plan: &Plan, life: usize, error: &Error, places: &[Place]) -> Result<(), String> {
     let Error::Delivery(failure) = error else { return Err(format!("it failed with {error}")) };
     if failure.persisted == Persisted::No && !places.is_empty() {
         return Err(format!("it is said not to be in the log, and is at {places:?}: {error}"));
@@ -167,7 +171,7 @@ fn check_failure(plan: &Plan, error: &Error, places: &[Place]) -> Result<(), Str
         let odd = match cause {
             DeliveryCause::BadResponse(_) => !plan.strikes(Kind::Mangle),
             DeliveryCause::Fatal(_) => true,
-            DeliveryCause::Closed => plan.early_close.is_none(),
+            DeliveryCause::Closed => !plan.ends_early(life),
             _ => false,
         };
         if odd {
@@ -227,7 +231,8 @@ fn ordered(plan: &Plan, keeps_log: bool, forgot: bool) -> Ordered {
     Ordered::None
 }
 
-/// The order in a partition is the order in which its records were accepted.
+/// The order in a partition is the order in which its records were accepted. What a producer that
+/// was closed has sent may come after what the next one has.
 fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
     let plan = evidence.plan;
     for (number, (name, _)) in plan.topics.iter().enumerate() {
@@ -238,8 +243,12 @@ fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
             let keeps_log = !was_deleted && partition.log.cut_records().is_empty();
             let forgot = evidence.state.effects.forgot.contains_key(&(number, index));
             let rule = ordered(plan, keeps_log, forgot);
-            if rule != Ordered::None {
-                check_order_of(evidence, rule, &partition.log.records())
+            if rule == Ordered::None {
+                continue;
+            }
+            let log = partition.log.records();
+            for life in 0..plan.lives().len() {
+                check_order_of(evidence, rule, life, &log)
                     .map_err(|text| format!("{name}-{index}: {text}"))?;
             }
         }
@@ -250,11 +259,13 @@ fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
 fn check_order_of(
     evidence: &Evidence<'_>,
     rule: Ordered,
+    life: usize,
     log: &[StoredRecord],
 ) -> Result<(), String> {
     let order_of = |id: RecordId| {
         let entry = evidence.entries.entries.get(id.0 as usize)?;
         match &entry.sent {
+            _ if entry.life != life => None,
             Sent::Accepted { order, delivery, .. } => {
                 let counts = rule == Ordered::All || matches!(delivery.try_get(), Some(Ok(_)));
                 counts.then_some((*order, entry.call))
@@ -295,7 +306,7 @@ fn check_calls(evidence: &Evidence<'_>) -> Result<(), String> {
         let entry = &evidence.entries.entries[id.0 as usize];
         let Sent::Accepted { order, delivery, .. } = &entry.sent else { continue };
         let decided = delivery.decided_as().map(|(number, _)| number);
-        let place = (entry.topic, delivery.partition());
+        let place = (entry.life, entry.topic, delivery.partition());
         let before = last.insert(place, ((decided, *order), *id));
         if let Some((before, other)) = before {
             if before > (decided, *order) {
@@ -307,8 +318,7 @@ fn check_calls(evidence: &Evidence<'_>) -> Result<(), String> {
 }
 
 /// All memory is back, and nobody is waited for.
-fn check_remains(evidence: &Evidence<'_>) -> Result<(), String> {
-    let Some((accumulator, executor)) = &evidence.remains else { return Ok(()) };
+fn check_remains((accumulator, executor): &Remains) -> Result<(), String> {
     let (available, total) = (accumulator.pool.available(), accumulator.pool.total());
     if available != total {
         return Err(format!("of {total} bytes of memory {available} are left"));

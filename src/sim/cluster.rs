@@ -6,12 +6,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::offers::Offer;
 use super::plan::Plan;
 use super::strikes::Door;
 use super::world::{Event, State};
 use crate::protocol::{ApiKey, MetadataResponse, ProduceResponse, Reader, TopicRef};
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
-use crate::testing::model::{Broker, Model, Release, Reply, Settings, parse};
+use crate::testing::model::{Broker, Model, Reply, Settings, parse};
 use crate::time::{ManualClock, MonoTime};
 
 /// The port that all brokers listen at.
@@ -88,10 +89,12 @@ pub(super) fn look_up(name: &str) -> Option<SocketAddr> {
 
 impl Cluster {
     pub(super) fn new(plan: &Plan) -> Self {
-        let broker = |(id, release): (i32, &Release)| {
-            (id, Broker::new(*release, &host(id, plan.has_names), PORT))
+        let broker = |(id, offer): (i32, &Offer)| {
+            let mut broker = Broker::new(offer.release, &host(id, plan.has_names), PORT);
+            offer.at_most.iter().for_each(|(key, max)| broker.offer_at_most(*key, *max));
+            (id, broker)
         };
-        let brokers: BTreeMap<_, _> = (1..).zip(&plan.releases).map(broker).collect();
+        let brokers: BTreeMap<_, _> = (1..).zip(&plan.offers).map(broker).collect();
         let producer_byte_rate = plan.quota;
         let mut settings = Settings {
             auto_create: false,
@@ -264,13 +267,14 @@ impl State {
         let Some(parsed) = parse(&self.cluster.model, broker, frame) else {
             return self.end_down(conn, Duration::ZERO, Ok(()));
         };
+        let version = i16::from_be_bytes([frame[2], frame[3]]);
+        *self.spoken.entry((parsed.key, version)).or_default() += 1;
         let (now, now_ms) = (self.now, self.wall_millis());
         self.trace.note(now, "request", [conn as u64, frame.len() as u64], || {
             (format!("c{conn}"), format!("broker {broker}: {:?}", parsed.key))
         });
         self.watch_request(&parsed.request, broker, heard);
         let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
-        let version = i16::from_be_bytes([frame[2], frame[3]]);
         self.feel(met, plan.cut_after.is_some(), &parsed.request, &reply);
         self.note_answer(parsed.key, version, broker, met, &reply);
         let is_paused = parsed.key == ApiKey::Produce && version >= 6 && !plan.mute.is_zero();

@@ -124,7 +124,7 @@ impl Kind {
         let config = &plan.config;
         match self {
             Self::NoNames => plan.has_names,
-            Self::Upgrade => plan.releases.iter().any(|release| *release < Release::default()),
+            Self::Upgrade => plan.offers.iter().any(|offer| offer.release < Release::default()),
             Self::FailOver | Self::Unclean => {
                 let is_replicated =
                     |(_, topic): &(_, TopicConfig)| topic.replication_factor != Some(1);
@@ -212,7 +212,7 @@ impl Fault {
         Self {
             kind,
             number: 0,
-            broker: 1 + random.below(plan.releases.len()) as i32,
+            broker: 1 + random.below(plan.offers.len()) as i32,
             topic,
             partition: random.below(plan.topics[topic].1.partitions as usize) as i32,
             time: between(random, shortest, longest),

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::users::now;
-use crate::CloseReport;
 use crate::completion::{Delivery, RecordMetadata};
 use crate::error::Error;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::MonoTime;
+use crate::{CloseReport, OwnedRecord};
 
 /// A record of the run, by its place in the ledger; also in its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub(super) struct Ledger(Arc<Mutex<Entries>>);
 #[derive(Default)]
 pub(super) struct Entries {
     pub(super) entries: Vec<Entry>,
+    /// The number of the producer that records are sent by now.
+    pub(super) life: usize,
     /// How many were accepted so far.
     pub(super) accepted: u32,
     /// Calls that send several records.
@@ -33,6 +35,8 @@ pub(super) struct Entries {
 
 pub(super) struct Entry {
     pub(super) topic: usize,
+    /// Which producer it was sent by.
+    pub(super) life: usize,
     pub(super) sent: Sent,
     pub(super) has_callback: bool,
     /// When its send began.
@@ -46,7 +50,7 @@ pub(super) struct Entry {
     pub(super) called: Vec<Result<RecordMetadata, Error>>,
     /// Its callback has returned.
     pub(super) returned: bool,
-    /// A close gave it back: it is surely not in the log.
+    /// A close or a purge gave it back: it is surely not in the log.
     pub(super) given_back: bool,
 }
 
@@ -78,8 +82,11 @@ impl Entry {
 
     /// The record is decided and its callback, if it has one, has returned.
     fn is_over(&self) -> bool {
+        self.is_decided() && (!self.has_callback || self.returned)
+    }
+
+    fn is_decided(&self) -> bool {
         self.delivery().is_none_or(|delivery| delivery.check().is_some())
-            && (!self.has_callback || self.returned)
     }
 }
 
@@ -100,8 +107,19 @@ impl Ledger {
         let id = RecordId(entries.entries.len() as u32);
         let (sent, called) = (Sent::Pending, Vec::new());
         let (begun, call, returned, given_back) = (now(), None, false, false);
-        let entry =
-            Entry { topic, sent, has_callback, begun, call, calm, called, returned, given_back };
+        let life = entries.life;
+        let entry = Entry {
+            topic,
+            life,
+            sent,
+            has_callback,
+            begun,
+            call,
+            calm,
+            called,
+            returned,
+            given_back,
+        };
         entries.entries.push(entry);
         id
     }
@@ -163,8 +181,13 @@ impl Ledger {
             let many = report.not_sent.len();
             self.find(format!("a close gave back {many} records of {surely}"));
         }
+        self.take_back(&report.not_sent);
+    }
+
+    /// These records are surely not in the log, and are given back once.
+    pub(super) fn take_back(&self, records: &[OwnedRecord]) {
         let mut entries = self.lock();
-        for record in &report.not_sent {
+        for record in records {
             let id = record.value.as_deref().and_then(id_of);
             let entry = id.and_then(|id| entries.entries.get_mut(id.0 as usize));
             match entry {
@@ -178,12 +201,19 @@ impl Ledger {
         self.lock().findings.push(text);
     }
 
-    /// After a flush: what was accepted before it, and is not over.
-    pub(super) fn unfinished_before(&self, accepted: u32) -> Option<RecordId> {
+    /// After a flush: what was accepted before it, and is not over; where the producer is being
+    /// closed, which may give callbacks up, what is not decided.
+    pub(super) fn unfinished_before(&self, accepted: u32, closing: bool) -> Option<RecordId> {
         let entries = self.lock();
-        let before =
-            |entry: &&Entry| matches!(entry.sent, Sent::Accepted { order, .. } if order < accepted);
-        let place = entries.entries.iter().position(|entry| before(&entry) && !entry.is_over());
+        let before = |entry: &Entry| {
+            let accepted_before = |order: u32| order < accepted && entry.life == entries.life;
+            matches!(entry.sent, Sent::Accepted { order, .. } if accepted_before(order))
+        };
+        let is_over = |entry: &Entry| match closing {
+            true => entry.is_decided(),
+            false => entry.is_over(),
+        };
+        let place = entries.entries.iter().position(|entry| before(entry) && !is_over(entry));
         place.map(|place| RecordId(place as u32))
     }
 }

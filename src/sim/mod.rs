@@ -12,10 +12,12 @@ mod cluster; // brokers around the pure model
 pub(crate) mod condvar; // `sync::Condvar`, on simulated threads and on others
 mod demands; // what must be delivered when all is well
 mod effects; // what faults did
+mod ends; // producers that end at any moment
 mod faults; // what goes wrong
 mod leaders; // what the client has heard of who leads
 mod ledger; // what was sent and what became of it
 mod net; // `Net`: connections that behave like TCP
+mod offers; // what a world's brokers are, and which versions they offer
 mod plan; // what a seed chooses
 mod run; // one seed, from its plan to its report
 mod strikes; // how faults strike

@@ -105,9 +105,14 @@ impl Conn {
 
     /// Both ends take part in it.
     pub(super) fn is_open(&self) -> bool {
+        self.can_end() && self.server.as_ref().is_some_and(|server| !server.silent)
+    }
+
+    /// The client can be told of its end: it may wait for an answer that will never come.
+    pub(super) fn can_end(&self) -> bool {
         self.stands()
             && self.client.as_ref().is_some_and(|client| client.end.is_none())
-            && self.server.as_ref().is_some_and(|server| !server.silent)
+            && self.server.is_some()
             && !self.hole
     }
 }
@@ -123,6 +128,11 @@ impl ClientEnd {
 }
 
 impl Network {
+    /// Whether the producer has a connection.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.conns.values().any(|conn| conn.client.is_some())
+    }
+
     pub(super) fn new(plan: &Plan) -> Self {
         Self {
             weather: plan.weather.clone(),

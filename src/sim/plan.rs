@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use super::ends::Ending;
 use super::faults::{Fault, Kind};
 use super::net::Weather;
+use super::offers::{Offer, offers};
 use crate::random::Random;
-use crate::testing::{Release, TopicConfig};
+use crate::testing::TopicConfig;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -23,7 +25,7 @@ pub(super) const FAULTS: usize = 3;
 pub(super) struct Plan {
     pub(super) seed: u64,
     /// Brokers have the ids 1 to n.
-    pub(super) releases: Vec<Release>,
+    pub(super) offers: Vec<Offer>,
     pub(super) topics: Vec<(String, TopicConfig)>,
     pub(super) weather: Weather,
     /// The least and the most that a broker works on a request.
@@ -50,9 +52,10 @@ pub(super) struct Plan {
     pub(super) faults: Vec<(Duration, Fault)>,
     /// When all is well again.
     pub(super) calm_at: Duration,
-    /// From when on, once it has had its `WORK`, and with how much time the producer is closed
-    /// under its users' hands.
-    pub(super) early_close: Option<(Duration, Duration)>,
+    /// A producer before the one that does the world's work, which ends as soon as that.
+    pub(super) first: Option<Ending>,
+    /// How the producer ends under its users' hands, once it has had its `WORK`.
+    pub(super) early_close: Option<Ending>,
     /// The last handle is dropped in place of a close.
     pub(super) ends_by_drop: bool,
 }
@@ -112,19 +115,20 @@ impl Plan {
     pub(super) fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let random = &mut random;
-        let brokers = pick(random, &[1, 2, 3, 3, 3, 4, 5, 7]);
+        let brokers = pick(random, &[1, 2, 3, 3, 3, 4, 5, 6, 7]);
         let config = Config::of(random);
         // Faults come one after the other only where a request that is lost is given up in between.
         let calm_at = (pick(random, &[2, 4, 8, 16]) * SECOND).max(3 * config.request_timeout);
         let early = random.below(6) == 0;
-        let close = (between(random, calm_at / 8, calm_at), between(random, MS, 8 * SECOND));
+        let close_at = between(random, calm_at / 8, calm_at);
+        let ends = &mut Random::new(seed ^ 0xE17D);
         // Where it is closed early there are some left for a producer that is closed.
         let records = if early { (WORK + 100, 0) } else { (WORK, 40) };
         let users = pick(random, &[2, 3, 4, 6]);
         let think = calm_at.mul_f64(1.6) * users as u32 / records.0 as u32;
         let mut plan = Self {
             seed,
-            releases: releases(random, brokers),
+            offers: offers(random, brokers),
             topics: topics(random, config.batch_size),
             weather: weather(random, &config),
             work: (MS / 20, pick(random, &[MS / 10, MS, 20 * MS]).min(config.request_timeout / 20)),
@@ -143,7 +147,8 @@ impl Plan {
             has_names: random.below(4) == 0,
             faults: Vec::new(),
             calm_at,
-            early_close: early.then_some(close),
+            first: None,
+            early_close: early.then(|| Ending::of(ends, close_at)),
             ends_by_drop: random.below(5) == 0,
             config,
         };
@@ -154,8 +159,11 @@ impl Plan {
         }
         // Before 2.0 brokers held responses back for longer than requests have time, and what was
         // sent again used more of the quota: no end of that is in sight (KIP-219).
-        if !plan.releases.iter().all(|release| release.throttles_after_response()) {
+        if !plan.offers.iter().all(Offer::tells_pauses) {
             plan.quota = None;
+        }
+        if ends.below(3) == 0 {
+            plan.begin_with(Ending::soon(ends, &plan));
         }
         plan.faults = faults(random, &plan);
         if random.below(5) == 0 && plan.quota.is_none() {
@@ -177,6 +185,26 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Has another producer come first. All else is later by as much.
+    fn begin_with(&mut self, ending: Ending) {
+        let time = ending.time(&self.config);
+        self.think = self.think.mul_f64(1.0 + time.as_secs_f64() / self.calm_at.as_secs_f64());
+        self.calm_at += time;
+        self.early_close.iter_mut().for_each(|later| later.at += time);
+        self.first = Some(ending);
+    }
+
+    /// The producers of this world, one after the other: how each ends, if that is early.
+    pub(super) fn lives(&self) -> Vec<Option<&Ending>> {
+        let first = self.first.iter().map(Some);
+        first.chain([self.early_close.as_ref()]).collect()
+    }
+
+    /// Whether the producer of this number ends before all of its records are decided.
+    pub(super) fn ends_early(&self, life: usize) -> bool {
+        self.lives().get(life).is_some_and(Option::is_some)
     }
 
     /// Nothing takes longer than this once all is well, for a record that is sent then.
@@ -215,7 +243,7 @@ impl Plan {
     }
 
     pub(super) fn brokers(&self) -> i32 {
-        self.releases.len() as i32
+        self.offers.len() as i32
     }
 
     /// A partition's and a broker's share of the buffer: from one batch at a time to all of it.
@@ -302,16 +330,6 @@ pub(super) fn between(random: &mut Random, least: Duration, most: Duration) -> D
     least + Duration::from_nanos(random.below(spread + 1) as u64)
 }
 
-fn releases(random: &mut Random, brokers: usize) -> Vec<Release> {
-    let one = |random: &mut Random| match random.below(2) {
-        0 => Release::default(),
-        _ => pick(random, &Release::ALL),
-    };
-    let first = one(random);
-    let mixed = random.below(3) == 0;
-    (0..brokers).map(|_| if mixed { one(random) } else { first }).collect()
-}
-
 fn topics(random: &mut Random, batch_size: usize) -> Vec<(String, TopicConfig)> {
     let topic = |name: &str, random: &mut Random| {
         let mut config = TopicConfig::new(pick(random, &[1, 2, 3, 6]))
@@ -344,18 +362,26 @@ fn weather(random: &mut Random, config: &Config) -> Weather {
     }
 }
 
-/// A few kinds of fault, each perhaps often.
+/// What finds somebody to feel it in nearly every world, and soon.
+const SURE: [Kind; 4] = [Kind::Reset, Kind::Close, Kind::Spike, Kind::Stall];
+
+/// A few kinds of fault, each perhaps often. Some may find nothing to strike: so there are more than
+/// a seed is to have, and as many as that of sure ones.
 fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
     let all: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.can_strike(plan)).collect();
     let kinds: Vec<Kind> = (0..3 + random.below(4)).map(|_| pick(random, &all)).collect();
     let most = pick(random, &[3, 10, 25]);
-    // More than a seed is to have: some find nothing to strike.
     let count = 3 * FAULTS + random.below(most);
-    let until = plan.early_close.map_or(plan.calm_at.mul_f64(0.9), |(at, _)| at);
+    let until = plan.early_close.as_ref().map_or(plan.calm_at.mul_f64(0.9), |ending| ending.at);
     let mut faults: Vec<_> = (0..count)
-        .map(|_| {
-            let kind = pick(random, &kinds);
-            let at = between(random, Duration::ZERO, until);
+        .map(|number| {
+            let is_sure = number < FAULTS;
+            let kind = if is_sure { pick(random, &SURE) } else { pick(random, &kinds) };
+            // Most of them strike the producer that does the world's work.
+            let first = plan.first.as_ref().filter(|_| random.below(3) > 0);
+            let from = first.map_or(Duration::ZERO, |ending| ending.time(&plan.config));
+            let last = if is_sure { until / 2 } else { until };
+            let at = between(random, from.min(last), last);
             (at, Fault::of(kind, random, plan))
         })
         .collect();
@@ -375,7 +401,7 @@ mod tests {
     #[test]
     fn no_quota_makes_brokers_hold_responses_back() {
         let limited: Vec<Plan> = plans().filter(|plan| plan.quota.is_some()).collect();
-        let holds_back = |plan: &Plan| !plan.releases.iter().all(|r| r.throttles_after_response());
+        let holds_back = |plan: &Plan| !plan.offers.iter().all(Offer::tells_pauses);
         assert!(limited.len() > 20 && !limited.iter().any(holds_back));
     }
 

@@ -9,12 +9,13 @@ use super::checks::{Evidence, check};
 use super::cluster::{PORT, bootstrap_host, look_up};
 use super::demands::Demands;
 use super::effects::Felt;
+use super::ends::{Close, end_early};
 use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
-use super::plan::{CallbackKind, MS, Plan, SECOND, WORK};
+use super::plan::{CallbackKind, Plan, SECOND};
 use super::trace::Line;
-use super::users::{Crowd, User, sleep, sleep_until};
+use super::users::{Crowd, User};
 use super::world::{Seat, World, seat};
 use crate::accumulator::RecordAccumulator;
 use crate::client::ThreadResolver;
@@ -22,6 +23,7 @@ use crate::completion::CallbackExecutor;
 use crate::network::Wake;
 use crate::planted::Defect;
 use crate::producer::Surroundings;
+use crate::protocol::ApiKey;
 use crate::sync::{Arc, Mutex};
 use crate::threads::spawn_named;
 use crate::time::MonoTime;
@@ -42,6 +44,8 @@ pub(super) struct Report {
     pub(super) due: usize,
     pub(super) struck: BTreeMap<Kind, Felt>,
     pub(super) covered: BTreeMap<&'static str, u64>,
+    pub(super) spoken: BTreeMap<(ApiKey, i16), u64>,
+    pub(super) met: BTreeMap<&'static str, u64>,
     pub(super) busiest_second: u64,
     /// What was wrong, if anything was.
     pub(super) failure: Option<String>,
@@ -79,23 +83,28 @@ pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
     let plan = Arc::new(Plan::of(seed));
     let world = World::new(&plan, logs, defect);
     let ledger = Ledger::default();
-    let remains = Arc::new(Mutex::new(None));
+    let remains = Arc::new(Mutex::new(Vec::new()));
     {
-        let crowd = Crowd::new(&plan, &ledger);
+        let (plan, ledger) = (Arc::clone(&plan), ledger.clone());
         let (within, remains) = (Arc::clone(&world), Arc::clone(&remains));
-        world.run(move || match build(&within, &crowd.plan) {
-            Ok(producer) => {
-                *remains.lock() = Some(producer.insides());
-                live(producer, &crowd);
+        world.run(move || {
+            for life in 0..plan.lives().len() {
+                let crowd = Crowd::new(&plan, &ledger, life);
+                match build(&within, &plan, life) {
+                    Ok(producer) => {
+                        remains.lock().push(producer.insides());
+                        live(producer, &crowd);
+                    }
+                    Err(error) => ledger.find(format!("build: {error}")),
+                }
             }
-            Err(error) => crowd.ledger.find(format!("build: {error}")),
         });
     }
     let state = world.lock();
     let entries = ledger.lock();
     let mut failure = state.failure.clone();
     if failure.is_none() {
-        let remains = remains.lock().take();
+        let remains = std::mem::take(&mut *remains.lock());
         let evidence = Evidence { plan: &plan, state: &state, entries: &entries, remains };
         failure = check(&evidence).err();
     }
@@ -111,6 +120,8 @@ pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
         due: plan.faults.len(),
         struck: state.effects.by_kind(&plan),
         covered: state.covered.clone(),
+        spoken: state.spoken.clone(),
+        met: state.met.clone(),
         busiest_second: state.watch.busiest_second,
         failure,
         log: state.trace.lines().to_vec(),
@@ -126,26 +137,20 @@ fn live(producer: KafkaProducer, crowd: &Arc<Crowd>) {
             crowd.ledger.find("no thread for a user".to_owned());
         }
     }
-    if let Some((at, timeout)) = plan.early_close {
-        sleep_until(at);
-        while crowd.ledger.lock().work() < WORK {
-            sleep(MS);
-        }
-        crowd.close(&producer, timeout);
+    if let Some(ending) = &crowd.ending {
+        return end_early(producer, crowd, ending);
     }
     crowd.wait_for_all();
-    if plan.early_close.is_none() {
-        if !crowd.flush(&producer, 60 * SECOND) {
-            crowd.ledger.find("all is well, and a flush does not end".to_owned());
-        }
-        if !plan.ends_by_drop {
-            crowd.close(&producer, 30 * SECOND);
-        }
+    if !crowd.flush(&producer, 60 * SECOND) {
+        crowd.ledger.find("all is well, and a flush does not end".to_owned());
     }
-    drop(producer);
+    if !plan.ends_by_drop {
+        crowd.close(&producer, Close::within(30 * SECOND));
+    }
+    crowd.drop_handle(producer);
 }
 
-fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error> {
+fn build(world: &Arc<World>, plan: &Plan, life: usize) -> Result<KafkaProducer, crate::Error> {
     let server = |place| format!("{}:{PORT}", bootstrap_host(place, plan.has_names));
     let servers: Vec<_> = (1..=plan.brokers()).map(server).collect();
     let c = &plan.config;
@@ -183,6 +188,9 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
     let trigger = c.rebootstrap.map(millis);
     properties.extend(trigger.map(|trigger| ("metadata.recovery.rebootstrap.trigger.ms", trigger)));
     properties.extend(c.retries.map(|retries| ("retries", retries.to_string())));
+    if let Some(ending) = plan.lives()[life] {
+        properties.push(("close.on.drop.timeout.ms", millis(ending.on_drop)));
+    }
     let callbacks = match c.callbacks {
         CallbackKind::Threads(threads) => Callbacks::Threads(threads),
         CallbackKind::Inline => Callbacks::Inline,
@@ -199,7 +207,7 @@ fn build(world: &Arc<World>, plan: &Plan) -> Result<KafkaProducer, crate::Error>
         net: SimNet(Arc::clone(world)),
         resolver: ThreadResolver::with_lookup(Arc::clone(&waker), Box::new(lookup)),
         waker,
-        seed: plan.seed,
+        seed: plan.seed + life as u64,
     })
 }
 

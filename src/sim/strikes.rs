@@ -404,9 +404,11 @@ impl State {
         self.end_down(conn, Duration::ZERO, Err(ErrorKind::ConnectionReset));
     }
 
-    /// Some of the open connections; false if there is none.
+    /// Some of the open connections, and of silent ones if they are to end; false if there is none.
     fn each_chosen(&mut self, fault: &Fault, action: impl Fn(&mut Self, usize)) -> bool {
-        let open = self.net.conns.iter().filter(|(_, conn)| conn.is_open());
+        let ends = matches!(fault.kind, Kind::Reset | Kind::Close);
+        let is_meant = |conn: &Conn| if ends { conn.can_end() } else { conn.is_open() };
+        let open = self.net.conns.iter().filter(|(_, conn)| is_meant(conn));
         let open: Vec<usize> = open.map(|(id, _)| *id).collect();
         let first = fault.draw as usize % open.len().max(1);
         for conn in open.iter().cycle().skip(first).take(fault.times.min(open.len())) {

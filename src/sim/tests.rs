@@ -15,6 +15,7 @@ use super::faults::Kind;
 use super::plan::{FAULTS, Plan, WORK};
 use super::run::{Report, run};
 use crate::planted::Defect;
+use crate::protocol::ApiKey;
 use crate::sync::Mutex;
 use crate::time::Clock;
 
@@ -38,6 +39,8 @@ struct Sum {
     fewest: u64,
     struck: BTreeMap<Kind, Felt>,
     covered: BTreeMap<&'static str, u64>,
+    spoken: BTreeMap<(ApiKey, i16), u64>,
+    met: BTreeMap<&'static str, u64>,
     busiest_second: u64,
     /// Seeds with less work than each is to have.
     idle: Vec<String>,
@@ -68,6 +71,12 @@ impl Sum {
         for (branch, times) in report.covered {
             *self.covered.entry(branch).or_default() += times;
         }
+        for (request, times) in report.spoken {
+            *self.spoken.entry(request).or_default() += times;
+        }
+        for (moment, times) in report.met {
+            *self.met.entry(moment).or_default() += times;
+        }
         self.busiest_second = self.busiest_second.max(report.busiest_second);
         self.failures.extend(report.failure.map(|failure| (report.seed, failure)));
     }
@@ -95,7 +104,7 @@ impl Sum {
              {} records, {} or more a seed; \
              {} worlds of {} and {} of {} records strict when all is well; \
              {} faults of {}, {} or more a seed: {:?}; \
-             verdicts: {:?}; most turns a second: {}; {} failures",
+             verdicts: {:?}; early ends: {:?}; most turns a second: {}; {} failures",
             self.runs,
             self.runs as f64 / minutes,
             self.records,
@@ -109,6 +118,7 @@ impl Sum {
             self.fewest,
             self.struck,
             self.covered,
+            self.met,
             self.busiest_second,
             self.failures.len()
         )
@@ -207,11 +217,21 @@ fn seeds() {
     assert_eq!(sum.struck.len(), Kind::ALL.len(), "not every fault has struck: {:?}", sum.struck);
     let (strict, calmed) = (sum.strict, sum.calmed);
     assert!(strict * 100 >= calmed * STRICT, "{strict} worlds of {calmed} are strict");
+    assert_eq!(unspoken(&sum), [], "no broker was asked in these: {:?}", sum.spoken);
+    let unmet: Vec<_> = ENDS.iter().filter(|moment| !sum.met.contains_key(*moment)).collect();
+    assert!(unmet.is_empty(), "no producer ended so: {unmet:?} ({:?})", sum.met);
     // Others each time.
     let fresh = clock.wall_millis().unsigned_abs() * 1000;
     let sum = run_all(fresh, u64::MAX - fresh, FRESH, 20, None);
     say(format_args!("from seed {fresh} on: {}", sum.tell(FRESH)));
     sum.assert_well();
+}
+
+/// Versions that the crate can speak, and in which no request was carried out.
+fn unspoken(sum: &Sum) -> Vec<(ApiKey, i16)> {
+    let versions = |key: ApiKey| (key.supported().min..=key.supported().max).map(move |v| (key, v));
+    let all = ApiKey::ALL.into_iter().flat_map(versions);
+    all.filter(|request| !sum.spoken.contains_key(request)).collect()
 }
 
 /// Seeds that every `cargo test` runs.
@@ -220,6 +240,18 @@ const FIXED: u64 = 2000;
 const STRICT: u64 = 60;
 /// How long fresh ones are run for.
 const FRESH: Duration = Duration::from_secs(20);
+/// Moments at which a producer is to end: what was not known by then, which calls were under way.
+const ENDS: [&str; 9] = [
+    "before metadata",
+    "before a producer id",
+    "memory is waited for",
+    "drop",
+    "close",
+    "flush",
+    "wait_ready",
+    "send",
+    "wait",
+];
 /// Ways in which `verdict` comes to its verdict.
 const WAYS: usize = 10;
 

@@ -4,38 +4,54 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
+use super::ends::Ending;
 use super::ledger::{Ledger, RecordId, value_of};
 use super::plan::{MS, Plan, SECOND, between, pick};
 use super::world::seat;
 use crate::completion::{Callback, Delivery};
 use crate::error::Error;
+use crate::protocol::ApiKey;
 use crate::random::Random;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::time::MonoTime;
-use crate::{KafkaProducer, ProducerRecord, Purge, TopicProducer, TopicRecord};
+use crate::{CloseReport, KafkaProducer, ProducerRecord, Purge, TopicProducer, TopicRecord};
 
 /// What all users of a run share.
 pub(super) struct Crowd {
     pub(super) plan: Arc<Plan>,
     pub(super) ledger: Ledger,
+    /// This producer is followed by another one.
+    pub(super) is_first: bool,
+    /// How the producer ends, if that is early.
+    pub(super) ending: Option<Ending>,
+    /// Requests of each kind that were carried out before this producer was made.
+    spoken: BTreeMap<(ApiKey, i16), u64>,
     state: Mutex<CrowdState>,
     changed: Condvar,
 }
 
 struct CrowdState {
     at_work: usize,
-    /// A close has begun, or returned.
-    closing: bool,
-    closed: bool,
+    /// When the first close began, and when one returned.
+    closing: Option<MonoTime>,
+    closed: Option<MonoTime>,
+    /// Until when closes have time, all of them.
+    deadline: MonoTime,
+    /// What a close has told.
+    report: Option<CloseReport>,
+    /// The users are to go and leave the producer to itself.
+    leaving: bool,
+    /// Handles for topics that were left behind.
+    topics: Vec<TopicProducer>,
 }
 
 /// One user.
 pub(super) struct User {
-    producer: KafkaProducer,
-    crowd: Arc<Crowd>,
-    random: Random,
+    pub(super) producer: KafkaProducer,
+    pub(super) crowd: Arc<Crowd>,
+    pub(super) random: Random,
     /// Topics that it has looked up, by their number in the plan.
-    topics: BTreeMap<usize, TopicProducer>,
+    pub(super) topics: BTreeMap<usize, TopicProducer>,
     /// Its own records' handles, the latest ones.
     handles: Vec<Arc<Delivery>>,
 }
@@ -53,49 +69,122 @@ pub(super) fn sleep_until(moment: Duration) {
 }
 
 impl Crowd {
-    pub(super) fn new(plan: &Arc<Plan>, ledger: &Ledger) -> Arc<Self> {
-        let state = CrowdState { at_work: plan.users, closing: false, closed: false };
+    pub(super) fn new(plan: &Arc<Plan>, ledger: &Ledger, life: usize) -> Arc<Self> {
+        ledger.lock().life = life;
+        let lives = plan.lives();
+        let ending = lives[life].cloned();
+        let closers = ending.as_ref().map_or(0, |ending| ending.closes.len().saturating_sub(1));
+        let state = CrowdState {
+            at_work: plan.users + closers,
+            closing: None,
+            closed: None,
+            deadline: MonoTime::MAX,
+            report: None,
+            leaving: false,
+            topics: Vec::new(),
+        };
         Arc::new(Self {
             plan: Arc::clone(plan),
             ledger: ledger.clone(),
+            is_first: life + 1 < lives.len(),
+            ending,
+            spoken: seat().map(|seat| seat.world.lock().spoken.clone()).unwrap_or_default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
         })
     }
 
-    pub(super) fn wait_for_all(&self) {
+    /// Gives the handles for topics that were left behind.
+    pub(super) fn wait_for_all(&self) -> Vec<TopicProducer> {
         let mut state = self.state.lock();
         self.changed.wait_while(&mut state, |state| state.at_work > 0);
+        std::mem::take(&mut state.topics)
+    }
+
+    /// A user, or another one who closes, is done.
+    pub(super) fn leave(&self) {
+        self.state.lock().at_work -= 1;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn send_all_home(&self) {
+        self.state.lock().leaving = true;
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.state.lock().closing
+        self.state.lock().closing.is_some()
     }
 
-    /// Checks that a call kept its bound.
-    fn bound(&self, call: &str, begun: MonoTime, at_most: Duration) {
+    /// The producer is closed, or the users are to go.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.closed.is_some() || state.leaving
+    }
+
+    /// A close begins. Tells whether it is the first.
+    pub(super) fn begin_close(&self, deadline: MonoTime) -> bool {
+        let mut state = self.state.lock();
+        state.deadline = state.deadline.min(deadline);
+        let is_first = state.closing.is_none();
+        state.closing.get_or_insert(now());
+        is_first
+    }
+
+    /// Until when closes have time, as far as they have begun.
+    pub(super) fn deadline(&self) -> MonoTime {
+        self.state.lock().deadline
+    }
+
+    /// A close has returned.
+    pub(super) fn end_close(&self, report: &CloseReport) {
+        {
+            let mut state = self.state.lock();
+            state.closed.get_or_insert(now());
+            if state.report.is_none() {
+                state.report = Some(report.clone());
+            }
+        }
+        self.compare_with_first(report);
+    }
+
+    pub(super) fn compare_with_first(&self, report: &CloseReport) {
+        let first = self.state.lock().report.clone();
+        first.into_iter().for_each(|first| self.compare(&first, report));
+    }
+
+    /// Whether a request of this kind was carried out since the producer was made.
+    pub(super) fn has_asked(&self, key: ApiKey) -> bool {
+        let count = |spoken: &BTreeMap<(ApiKey, i16), u64>| {
+            spoken.iter().filter(|((of, _), _)| *of == key).map(|(_, times)| times).sum::<u64>()
+        };
+        seat().is_some_and(|seat| count(&seat.world.lock().spoken) > count(&self.spoken))
+    }
+
+    /// The producer ended at such a moment.
+    pub(super) fn meet(&self, moment: &'static str) {
+        if let Some(seat) = seat() {
+            *seat.world.lock().met.entry(moment).or_default() += 1;
+        }
+    }
+
+    /// Checks that a call kept its bound, and that it did not outlive the producer.
+    pub(super) fn bound(&self, call: &'static str, begun: MonoTime, at_most: Duration) {
         let (took, slack) = (now().since(begun), self.plan.slack());
         if took > at_most + slack {
             self.ledger.find(format!("{call} took {took:?}, and had {at_most:?}"));
         }
-    }
-
-    pub(super) fn close(&self, producer: &KafkaProducer, timeout: Duration) {
-        self.state.lock().closing = true;
-        let begun = now();
-        let early = self.plan.early_close.is_some();
-        let report = producer.close_and_return(timeout);
-        self.ledger.give_back(&report);
-        // Its grace for a busy machine, and callbacks' last words.
-        self.bound("close", begun, timeout + 750 * MS + self.plan.slow_callback);
-        if !early && !report.is_clean() {
-            self.ledger.find(format!("a close with time enough was not clean: {report:?}"));
+        let (closing, closed) = {
+            let state = self.state.lock();
+            (state.closing, state.closed)
+        };
+        if call != "close" && closing.is_some_and(|at| begun < at) {
+            self.meet(call);
         }
-        // A look-up may take longer than the close has time.
-        if report.threads_stuck > 0 && !(early && self.plan.has_names) {
-            self.ledger.find(format!("threads are stuck: {report:?}"));
+        // A flush waits for the callback that runs.
+        let most = slack + self.plan.slow_callback;
+        if closed.is_some_and(|at| begun < at && now() > at + most) {
+            self.ledger.find(format!("{call} goes on {:?} after the close", now().since(begun)));
         }
-        self.state.lock().closed = true;
     }
 
     pub(super) fn flush(&self, producer: &KafkaProducer, timeout: Duration) -> bool {
@@ -103,9 +192,8 @@ impl Crowd {
         let outcome = producer.flush(timeout);
         self.bound("flush", begun, timeout);
         match outcome {
-            Ok(()) if self.is_closing() => {}
             Ok(()) => {
-                if let Some(id) = self.ledger.unfinished_before(accepted) {
+                if let Some(id) = self.ledger.unfinished_before(accepted, self.is_closing()) {
                     self.ledger.find(format!("a flush returned before {id:?} was over"));
                 }
             }
@@ -129,19 +217,24 @@ impl User {
     }
 
     pub(super) fn work(mut self) {
-        self.work_in_trouble();
-        if self.crowd.plan.early_close.is_none() {
-            sleep_until(self.crowd.plan.calm_sends_at());
-            self.work_when_calm();
+        if self.crowd.is_first {
+            self.work_until_the_end();
+        } else {
+            self.work_in_trouble();
+            if self.crowd.ending.is_none() {
+                sleep_until(self.crowd.plan.calm_sends_at());
+                self.work_when_calm();
+            }
         }
         self.leave();
     }
 
     fn leave(self) {
         let Self { producer, crowd, handles, topics, .. } = self;
-        drop((producer, handles, topics));
-        crowd.state.lock().at_work -= 1;
-        crowd.changed.notify_all();
+        crowd.drop_handle(producer);
+        drop(handles);
+        crowd.state.lock().topics.extend(topics.into_values());
+        crowd.leave();
     }
 
     fn work_in_trouble(&mut self) {
@@ -149,7 +242,8 @@ impl User {
         let share = plan.records.0.div_ceil(plan.users);
         // What is refused is no work done.
         let mut left = share;
-        while left > 0 && now() < MonoTime::ZERO + plan.calm_at {
+        let is_left = |crowd: &Crowd| crowd.state.lock().leaving;
+        while left > 0 && now() < MonoTime::ZERO + plan.calm_at && !is_left(&self.crowd) {
             let think = between(&mut self.random, Duration::ZERO, plan.think);
             match self.random.below(40) {
                 0 => {
@@ -171,7 +265,7 @@ impl User {
             }
         }
         // Whoever was held up catches up.
-        while left > 0 && !self.crowd.is_closing() {
+        while left > 0 && !self.crowd.is_closing() && !is_left(&self.crowd) {
             match self.send(false) {
                 Ok(_) => left -= 1,
                 Err(_) => sleep(20 * MS),
@@ -190,14 +284,21 @@ impl User {
     }
 
     /// Gives up what was not sent, of all users.
-    fn purge(&mut self) {
+    pub(super) fn purge(&mut self) {
         let plan = Arc::clone(&self.crowd.plan);
         let topic = self.random.below(plan.topics.len());
         let name = &plan.topics[topic].0;
         let partition = self.random.below(6) as i32 % plan.partitions(topic);
         let what = [Purge::All, Purge::Topic(name), Purge::Partition(name, partition)];
         let begun = now();
-        let outcome = self.producer.purge(pick(&mut self.random, &what));
+        let what = pick(&mut self.random, &what);
+        let outcome = match self.random.below(2) {
+            0 => self.producer.purge(what).map(drop),
+            _ => {
+                let records = self.producer.purge_and_return(what);
+                records.map(|records| self.crowd.ledger.take_back(&records))
+            }
+        };
         self.crowd.bound("purge", begun, Duration::ZERO);
         if let Err(error) = outcome {
             self.crowd.ledger.find(format!("purge: {error}"));
@@ -205,7 +306,7 @@ impl User {
     }
 
     /// Waits for one of its records, in one of the ways.
-    fn wait(&mut self) {
+    pub(super) fn wait(&mut self) {
         if self.handles.is_empty() {
             return;
         }
@@ -229,7 +330,7 @@ impl User {
         }
     }
 
-    fn send(&mut self, calm: bool) -> Result<Arc<Delivery>, Error> {
+    pub(super) fn send(&mut self, calm: bool) -> Result<Arc<Delivery>, Error> {
         let plan = Arc::clone(&self.crowd.plan);
         let topic = self.random.below(plan.topics.len());
         let way = self.random.below(8);
@@ -244,7 +345,7 @@ impl User {
             _ => {}
         }
         let begun = now();
-        let closed = self.crowd.state.lock().closed;
+        let closed = self.crowd.state.lock().closed.is_some();
         let outcome = if has_callback {
             let callback = callback(id, self.random.next_u64(), &self.producer, &self.crowd);
             self.producer.send_observed(record, Callback::User(Box::new(callback)))
@@ -282,7 +383,7 @@ impl User {
     }
 
     /// Several records at once. Gives how many were accepted.
-    fn send_all(&mut self, most: usize) -> usize {
+    pub(super) fn send_all(&mut self, most: usize) -> usize {
         let plan = Arc::clone(&self.crowd.plan);
         let topic = self.random.below(plan.topics.len());
         let name = &plan.topics[topic].0;
@@ -328,7 +429,8 @@ impl User {
                 Ok(delivery)
             }
             Err(error) => {
-                if let Error::Fatal(_) = error {
+                let early = matches!(error, Error::Closed) && !self.crowd.is_closing();
+                if early || matches!(error, Error::Fatal(_)) {
                     self.crowd.ledger.find(format!("send: {error}"));
                 }
                 self.crowd.ledger.refuse(id, &error);
@@ -354,22 +456,25 @@ fn callback(
     producer: &KafkaProducer,
     crowd: &Arc<Crowd>,
 ) -> impl FnOnce(Result<&crate::RecordMetadata, &Error>) + Send + 'static {
-    let (producer, crowd) = (producer.clone(), Arc::clone(crowd));
+    let holds = crowd.ending.as_ref().is_none_or(|ending| ending.callbacks_hold);
+    let (producer, crowd) = (holds.then(|| producer.clone()), Arc::clone(crowd));
     move |fate| {
         crowd.ledger.call(id, fate);
         let slow = crowd.plan.slow_callback;
         if draw % 4 == 0 && !slow.is_zero() {
             sleep(slow.mul_f64((draw >> 8 & 0xff) as f64 / 256.0));
         }
-        match draw >> 16 & 31 {
-            0..4 => send_again(draw, &producer, &crowd),
-            4 if !matches!(producer.flush(SECOND), Err(Error::InCallback { .. })) => {
+        match (draw >> 16 & 31, &producer) {
+            (0..4, Some(producer)) => send_again(draw, producer, &crowd),
+            (4, Some(producer))
+                if !matches!(producer.flush(SECOND), Err(Error::InCallback { .. })) =>
+            {
                 crowd.ledger.find("a flush in a callback is not refused".to_owned());
             }
-            5 if producer.close(SECOND).refused.is_none() => {
+            (5, Some(producer)) if producer.close(SECOND).refused.is_none() => {
                 crowd.ledger.find("a close in a callback is not refused".to_owned());
             }
-            6 => {
+            (6, _) => {
                 crowd.ledger.leave(id);
                 std::panic::resume_unwind(Box::new("a callback's own"));
             }

@@ -21,6 +21,7 @@ use super::plan::Plan;
 use super::trace::Trace;
 use super::watch::Watch;
 use crate::planted::Defect;
+use crate::protocol::ApiKey;
 use crate::random::Random;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::{Clock, ManualClock, MonoTime};
@@ -137,6 +138,10 @@ pub(super) struct State {
     pub(super) effects: Effects,
     /// How often each way to a verdict was taken.
     pub(super) covered: BTreeMap<&'static str, u64>,
+    /// How many requests of each API and version were carried out.
+    pub(super) spoken: BTreeMap<(ApiKey, i16), u64>,
+    /// How often a producer ended at a moment of each kind.
+    pub(super) met: BTreeMap<&'static str, u64>,
     pub(super) watch: Watch,
     /// Batches that were decided.
     decided: u64,
@@ -203,6 +208,8 @@ impl World {
             calm: false,
             effects: Effects::default(),
             covered: BTreeMap::new(),
+            spoken: BTreeMap::new(),
+            met: BTreeMap::new(),
             watch: Watch::default(),
             decided: 0,
             threads: Vec::new(),
@@ -320,6 +327,16 @@ impl Seat {
 
     pub(super) fn sleep(&self, time: Duration) {
         self.park(On::Time, self.now() + time);
+    }
+
+    /// The other threads that have not ended.
+    pub(super) fn others(&self) -> Vec<String> {
+        let state = self.world.lock();
+        let threads = state.threads.iter().enumerate();
+        threads
+            .filter(|(id, thread)| *id != self.me && thread.state != ThreadState::Ended)
+            .map(|(_, thread)| thread.name.clone())
+            .collect()
     }
 
     /// Lets others run, if chance has it.

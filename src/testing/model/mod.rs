@@ -104,6 +104,15 @@ impl Broker {
             charged: VecDeque::new(),
         }
     }
+
+    /// Lowers what it offers of an API: it is of no release that [`Release`] lists, or there is a
+    /// proxy in front of it.
+    #[cfg(test)]
+    pub(crate) fn offer_at_most(&mut self, key: ApiKey, max: i16) {
+        if let Some(offered) = self.versions.get_mut(&key) {
+            offered.max = offered.max.min(max);
+        }
+    }
 }
 
 /// The cluster.
