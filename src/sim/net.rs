@@ -2,7 +2,7 @@
 //! time, a send buffer that fills up, edges that are told once, and the ways in which connections
 //! end. The brokers at the other end are in `cluster`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(super) struct Weather {
 pub(super) struct Network {
     pub(super) weather: Weather,
     pub(super) conns: BTreeMap<usize, Conn>,
+    /// Those that the client has not closed: few, where there may be thousands of others.
+    held: BTreeSet<usize>,
     made: usize,
     /// The bell was rung since the last poll.
     rung: bool,
@@ -130,13 +132,19 @@ impl ClientEnd {
 impl Network {
     /// Whether the producer has a connection.
     pub(super) fn is_in_use(&self) -> bool {
-        self.conns.values().any(|conn| conn.client.is_some())
+        !self.held.is_empty()
+    }
+
+    /// The connections that the client has not closed.
+    pub(super) fn held(&self) -> impl Iterator<Item = (usize, &Conn)> {
+        self.held.iter().filter_map(|id| Some((*id, self.conns.get(id)?)))
     }
 
     pub(super) fn new(plan: &Plan) -> Self {
         Self {
             weather: plan.weather.clone(),
             conns: BTreeMap::new(),
+            held: BTreeSet::new(),
             made: 0,
             rung: false,
             wrote: false,
@@ -311,6 +319,7 @@ impl State {
             down_until: now,
         };
         self.net.conns.insert(id, conn);
+        self.net.held.insert(id);
         let round_trip = self.latency() + self.latency();
         if let Some(result) = self.answer_to_connect(broker) {
             let event = NetEvent::Connected { conn: id, result };
@@ -422,6 +431,7 @@ impl State {
         let now = self.now;
         let latency = self.latency();
         self.trace.note(now, "close", [id as u64, 0], || (format!("c{id}"), String::new()));
+        self.net.held.remove(&id);
         let conn = self.conn(id);
         conn.client = None;
         let at = (now + latency).max(conn.up_until);
@@ -525,15 +535,16 @@ impl State {
     }
 
     fn has_edges(&self) -> bool {
-        let mut clients = self.net.conns.values().filter_map(|conn| conn.client.as_ref());
+        let mut clients = self.net.held().filter_map(|(_, conn)| conn.client.as_ref());
         clients.any(|client| client.readable_edge || client.writable_edge)
     }
 
     fn take_edges(&mut self, ready: &mut Vec<Readiness>) {
         let spurious = self.net.weather.spurious;
         let spurious = self.chance(spurious);
-        for (id, conn) in &mut self.net.conns {
-            let Some(client) = &mut conn.client else { continue };
+        for id in &self.net.held {
+            let client = self.net.conns.get_mut(id).and_then(|conn| conn.client.as_mut());
+            let Some(client) = client else { continue };
             let readable = std::mem::take(&mut client.readable_edge);
             let writable = std::mem::take(&mut client.writable_edge);
             if readable || writable || spurious {

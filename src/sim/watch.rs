@@ -174,10 +174,10 @@ impl State {
         }
         // Set-ups have a fifth of jitter.
         let (request, setup) = (c.request_timeout + plan.slack(), c.setup_timeout.1.mul_f64(1.25));
-        let standing = self.net.conns.iter().filter(|(_, conn)| conn.client.is_some());
         let overdue =
-            |(id, conn): (&usize, &Conn)| Some((*id, conn.frames.overdue(request, setup, now)?));
-        if let Some((id, waited)) = standing.filter_map(overdue).next() {
+            |(id, conn): (usize, &Conn)| Some((id, conn.frames.overdue(request, setup, now)?));
+        let first = self.net.held().filter_map(overdue).next();
+        if let Some((id, waited)) = first {
             self.fail(|| format!("c{id} stands, and an answer is waited for since {waited:?}"));
         }
     }
