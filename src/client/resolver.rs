@@ -293,7 +293,8 @@ mod tests {
         drop(resolver);
         assert!(!wait_ended(&thread, Duration::from_millis(1)));
         go.send(()).unwrap();
-        thread.0.state.lock().thread.take().unwrap().join().unwrap();
+        let its = thread.0.state.lock().thread.take();
+        its.unwrap().join().unwrap();
         assert!(wait_ended(&thread, Duration::ZERO));
         assert_eq!(wake.try_iter().count(), 1, "only the stuck name was asked for");
     }

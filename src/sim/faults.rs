@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::offers::Offer;
 use super::plan::{MS, Plan, SECOND, between, pick};
 use crate::protocol::ErrorCode;
 use crate::random::Random;
@@ -130,6 +131,9 @@ impl Kind {
                     |(_, topic): &(_, TopicConfig)| topic.replication_factor != Some(1);
                 plan.brokers() > 1 && plan.topics.iter().any(is_replicated)
             }
+            // A client that compares leaders' epochs and hears of no ids takes those of a topic made
+            // anew for old ones (KAFKA-12257).
+            Self::Recreate => plan.offers.iter().all(Offer::tells_topics_apart),
             Self::ForgetProducers | Self::ReloadProducers => config.idempotent,
             Self::Throttle | Self::DelayResponse => config.acks != 0,
             // Only what is large is refused.

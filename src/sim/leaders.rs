@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::protocol::{ErrorCode, MetadataResponse, ProduceResponse};
 
 /// The first version of Metadata whose epochs a client goes by (KAFKA-9212).
-const RELIABLE_EPOCHS: i16 = 9;
+pub(super) const RELIABLE_EPOCHS: i16 = 9;
 
 /// A partition, by its topic's name and its number.
 pub(super) type Place = (String, i32);

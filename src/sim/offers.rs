@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::leaders::RELIABLE_EPOCHS;
 use super::plan::pick;
 use crate::protocol::{ApiKey, ErrorCode};
 use crate::random::Random;
@@ -57,6 +58,12 @@ impl Offer {
     pub(super) fn highest(&self, key: ApiKey) -> i16 {
         let whole = self.release.versions().get(&key).map_or(-1, |offered| offered.max);
         self.at_most.get(&key).map_or(whole, |max| whole.min(*max))
+    }
+
+    /// Whether a client can tell a topic that is made anew from the one before: by its id, or where
+    /// it goes by no epochs.
+    pub(super) fn tells_topics_apart(&self) -> bool {
+        !(RELIABLE_EPOCHS..IDS_IN_METADATA).contains(&self.highest(ApiKey::Metadata))
     }
 
     /// Whether a client knows of its pauses: it answers at once, and says how long it will not
