@@ -131,7 +131,7 @@ impl Kind {
                     |(_, topic): &(_, TopicConfig)| topic.replication_factor != Some(1);
                 plan.brokers() > 1 && plan.topics.iter().any(is_replicated)
             }
-            // A client that compares leaders' epochs and hears of no ids takes those of a topic made
+            // Who compares leaders' epochs and hears of no ids takes those of a topic that is made
             // anew for old ones (KAFKA-12257).
             Self::Recreate => plan.offers.iter().all(Offer::tells_topics_apart),
             Self::ForgetProducers | Self::ReloadProducers => config.idempotent,

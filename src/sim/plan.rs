@@ -365,8 +365,8 @@ fn weather(random: &mut Random, config: &Config) -> Weather {
 /// What finds somebody to feel it in nearly every world, and soon.
 const SURE: [Kind; 4] = [Kind::Reset, Kind::Close, Kind::Spike, Kind::Stall];
 
-/// A few kinds of fault, each perhaps often. Some may find nothing to strike: so there are more than
-/// a seed is to have, and as many as that of sure ones.
+/// A few kinds of fault, each perhaps often. Some may find nothing to strike: so there are more
+/// than a seed is to have, and as many as that of sure ones.
 fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
     let all: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.can_strike(plan)).collect();
     let kinds: Vec<Kind> = (0..3 + random.below(4)).map(|_| pick(random, &all)).collect();
