@@ -54,10 +54,18 @@ fn a_record_whose_answer_is_missing_expires_in_doubt() {
 fn refusals_that_prove_nothing_was_appended_are_no_doubt() {
     let cluster = TestCluster::builder().topic("t", 1).start();
     cluster.inject(Fault::produce().always().error(ErrorCode::NOT_ENOUGH_REPLICAS));
-    let producer =
-        builder(&cluster).delivery_timeout(ms(500)).request_timeout(ms(490)).build().unwrap();
+    // The third attempt would be too late, and the second is long over by then: one that waits for
+    // its answer would be a doubt.
+    let producer = builder(&cluster)
+        .delivery_timeout(ms(2_000))
+        .request_timeout(ms(1_900))
+        .retry_backoff(ms(1_000))
+        .retry_backoff_max(ms(10_000))
+        .build()
+        .unwrap();
     let error = failure(&producer.send(ProducerRecord::new("t", "v")).unwrap());
     assert_eq!((&error.cause, error.persisted), (&DeliveryCause::Timeout, Persisted::No));
+    assert_eq!(error.attempts, 2);
     let last = error.last.as_ref().unwrap();
     assert!(matches!(last, DeliveryCause::Broker { code: ErrorCode::NOT_ENOUGH_REPLICAS, .. }));
 }

@@ -46,8 +46,9 @@ fn throughput(builder: impl Fn(&TestCluster) -> ProducerBuilder, stalled: bool) 
             // One fills a batch: how full batches are would be left to chance.
             let record = ProducerRecord::new("t", &[b'x'; 3_800]).partition(partition);
             match producer.send(record) {
-                Ok(_) | Err(Error::BufferExhausted { .. }) => {}
-                Err(Error::BufferShareExhausted { partition: 4, .. }) => {}
+                // Whether others wait too, and how often, is seen in what they get.
+                Ok(_) | Err(Error::BufferExhausted { .. } | Error::BufferShareExhausted { .. }) => {
+                }
                 Err(error) => panic!("{partition}: {error}"),
             }
         }
