@@ -39,7 +39,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Result<(), String> {
         return Err(finding.clone());
     }
     let places = places(evidence);
-    let demands = Demands::new(evidence.plan, evidence.state);
+    let demands = Demands::new(evidence.plan, evidence.state, &evidence.entries.entries);
     for (id, entry) in (0..).map(RecordId).zip(&evidence.entries.entries) {
         let places = places.get(&id).map_or(&[][..], Vec::as_slice);
         check_record(evidence, entry, places)

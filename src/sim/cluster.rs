@@ -220,7 +220,8 @@ impl State {
             return;
         }
         server.busy = true;
-        let frame: Vec<u8> = server.unread.drain(..4 + length).skip(4).collect();
+        let frame = server.unread[4..4 + length].to_vec();
+        server.unread.drain(..4 + length);
         let Some(parsed) = parse(&self.cluster.model, broker, &frame) else {
             return self.end_down(conn, Duration::ZERO, Ok(()));
         };

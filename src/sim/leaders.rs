@@ -17,6 +17,9 @@ pub(super) type Place = (String, i32);
 pub(super) struct News {
     /// How many pieces of news the client had heard when it asked, if that is certain.
     asked_at: Option<u64>,
+    /// All topics that it was asked for.
+    asked: Vec<String>,
+    /// Those of which it tells.
     topics: Vec<(String, [u8; 16], Epochs)>,
 }
 
@@ -58,7 +61,9 @@ impl Leaders {
             }
             topics.push((name.to_owned(), topic.topic_id.0, epochs));
         }
-        News { asked_at, topics }
+        let asked = response.topics.iter().filter_map(|topic| topic.name.as_deref());
+        let asked = asked.map(str::to_owned).collect();
+        News { asked_at, asked, topics }
     }
 
     /// A broker that refuses a batch names who leads (KIP-951).
@@ -80,6 +85,7 @@ impl Leaders {
             return;
         }
         self.heard += 1;
+        self.forget_idle(&news.asked);
         for (name, id, epochs) in news.topics {
             if news.asked_at.is_none() {
                 // It may go by this, or not.
@@ -99,6 +105,17 @@ impl Leaders {
                 }
             }
         }
+    }
+
+    /// Of topics that nobody has sent to for `metadata.max.idle.ms` a client asks no more: it has
+    /// forgotten them. Those that are new to it it asks for alone.
+    fn forget_idle(&mut self, asked: &[String]) {
+        let are_new = |topics: &[String]| !topics.iter().any(|name| self.ids.contains_key(name));
+        if !asked.is_empty() && are_new(asked) {
+            return;
+        }
+        self.ids.retain(|name, _| asked.contains(name));
+        self.forget(|(topic, _)| !asked.contains(topic));
     }
 
     /// The client asks a bootstrap server, which it does when it has given all others up. It may
@@ -142,7 +159,7 @@ mod tests {
 
     fn news(epoch: i32, asked_at: u64) -> News {
         let topics = vec![("t".to_owned(), [1; 16], vec![(0, epoch)])];
-        News { asked_at: Some(asked_at), topics }
+        News { asked_at: Some(asked_at), asked: vec!["t".to_owned()], topics }
     }
 
     #[test]
@@ -167,8 +184,7 @@ mod tests {
         let mut leaders = Leaders::default();
         leaders.note(place(), 3, 1);
         leaders.hear(news(3, 0));
-        let other =
-            |epochs| News { asked_at: Some(1), topics: vec![("t".to_owned(), [2; 16], epochs)] };
+        let other = |epochs| News { topics: vec![("t".to_owned(), [2; 16], epochs)], ..news(0, 1) };
         leaders.hear(other(vec![(1, 0)]));
         assert_eq!(leaders.judge(&place(), 7, 2), Ok(()));
         leaders.note(place(), 0, 2);
@@ -188,6 +204,25 @@ mod tests {
         assert_eq!(leaders.judge(&place(), 1, 2), Ok(()));
         leaders.hear(news(4, 2));
         assert!(leaders.judge(&place(), 1, 3).is_err());
+    }
+
+    #[test]
+    fn a_topic_that_is_asked_for_no_more_is_forgotten() {
+        let asked = |names: &[&str], at| News {
+            asked_at: Some(at),
+            asked: names.iter().map(|name| (*name).to_owned()).collect(),
+            topics: Vec::new(),
+        };
+        let mut leaders = Leaders::default();
+        leaders.note(place(), 3, 1);
+        leaders.note(place(), 4, 2);
+        leaders.hear(news(4, 0));
+        leaders.hear(asked(&["new"], 1));
+        leaders.hear(asked(&["t", "new"], 2));
+        assert!(leaders.judge(&place(), 1, 3).is_err(), "it was asked for with what was new alone");
+        leaders.hear(asked(&[], 3));
+        leaders.hear(news(3, 4));
+        assert_eq!(leaders.judge(&place(), 1, 5), Ok(()));
     }
 
     /// It was written when the socket had room again, and may be from before a new beginning.

@@ -3,7 +3,7 @@
 //! end. The brokers at the other end are in `cluster`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -348,9 +348,7 @@ impl State {
         if is_short {
             n = 1 + draw % n;
         }
-        for (to, from) in buf.iter_mut().zip(client.inbound.drain(..n)) {
-            *to = from;
-        }
+        client.inbound.read_exact(&mut buf[..n])?;
         self.conn(id).frames.on_read(&buf[..n], now);
         while let Some(news) = self.conn(id).frames.take_news() {
             // What comes after a failed write may be dropped with the connection.

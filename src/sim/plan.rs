@@ -16,6 +16,8 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 const REBOOTSTRAP: Duration = Duration::from_secs(2);
 /// `metadata.max.age.ms`, where it is over before anything is sent when all is well.
 const SOON: Duration = Duration::from_secs(20);
+/// What a record takes beside its value, and its part of its batch's head.
+const OVERHEAD: usize = 70;
 /// Records that are accepted in a seed, at least,
 pub(super) const WORK: usize = 500;
 /// and faults that something feels.
@@ -272,6 +274,17 @@ impl Plan {
         c.retries.is_none() && time > 1200 * MS && c.max_block >= to_wait && self.quota.is_none()
     }
 
+    /// How many records of its partition a record may find before it, so that its time is enough
+    /// even if they go one batch at a time and each takes as long as the network may. A batch is
+    /// half full at least, as a rule.
+    pub(super) fn most_before(&self) -> usize {
+        let c = &self.config;
+        let round = 2 * self.weather.latency.1 + self.work.1;
+        let rounds = c.delivery_timeout.as_nanos() / 2 / round.as_nanos().max(1);
+        let in_a_batch = (c.batch_size / (2 * (self.value + OVERHEAD))).max(1);
+        rounds as usize * in_a_batch
+    }
+
     pub(super) fn strikes(&self, kind: Kind) -> bool {
         self.faults.iter().any(|(_, fault)| fault.kind == kind)
     }
@@ -366,7 +379,7 @@ fn weather(random: &mut Random, config: &Config) -> Weather {
 const SURE: [Kind; 4] = [Kind::Reset, Kind::Close, Kind::Spike, Kind::Stall];
 
 /// A few kinds of fault, each perhaps often. Some may find nothing to strike: so there are more
-/// than a seed is to have, and as many as that of sure ones.
+/// than a seed is to have, and more than that of sure ones.
 fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
     let all: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.can_strike(plan)).collect();
     let kinds: Vec<Kind> = (0..3 + random.below(4)).map(|_| pick(random, &all)).collect();
@@ -375,7 +388,7 @@ fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
     let until = plan.early_close.as_ref().map_or(plan.calm_at.mul_f64(0.9), |ending| ending.at);
     let mut faults: Vec<_> = (0..count)
         .map(|number| {
-            let is_sure = number < FAULTS;
+            let is_sure = number < FAULTS + 2;
             let kind = if is_sure { pick(random, &SURE) } else { pick(random, &kinds) };
             // Most of them strike the producer that does the world's work.
             let first = plan.first.as_ref().filter(|_| random.below(3) > 0);

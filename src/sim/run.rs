@@ -1,6 +1,6 @@
 //! One seed: its world is built, run, and judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::ends::{Close, end_early};
 use super::faults::Kind;
 use super::ledger::Ledger;
 use super::net::{SimBell, SimNet};
-use super::plan::{CallbackKind, Plan, SECOND};
+use super::plan::{CallbackKind, MS, Plan, SECOND};
 use super::trace::Line;
 use super::users::{Crowd, User};
 use super::world::{Seat, World, seat};
@@ -24,7 +24,7 @@ use crate::network::Wake;
 use crate::planted::Defect;
 use crate::producer::Surroundings;
 use crate::protocol::ApiKey;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 use crate::threads::spawn_named;
 use crate::time::MonoTime;
 use crate::{CallbackTask, Callbacks, Executor, KafkaProducer};
@@ -108,7 +108,7 @@ pub(super) fn run(seed: u64, logs: bool, defect: Option<Defect>) -> Report {
         let evidence = Evidence { plan: &plan, state: &state, entries: &entries, remains };
         failure = check(&evidence).err();
     }
-    let demands = Demands::new(&plan, &state);
+    let demands = Demands::new(&plan, &state, &entries.entries);
     let calm: Vec<_> = entries.entries.iter().filter(|entry| entry.calm).collect();
     Report {
         seed,
@@ -194,7 +194,7 @@ fn build(world: &Arc<World>, plan: &Plan, life: usize) -> Result<KafkaProducer, 
     let callbacks = match c.callbacks {
         CallbackKind::Threads(threads) => Callbacks::Threads(threads),
         CallbackKind::Inline => Callbacks::Inline,
-        CallbackKind::Custom => Callbacks::Executor(Arc::new(Elsewhere)),
+        CallbackKind::Custom => Callbacks::Executor(Arc::new(Elsewhere::default())),
     };
     let builder = KafkaProducer::builder().properties(properties).callbacks(callbacks);
     let waker: Arc<dyn Wake> = Arc::new(SimBell(Arc::clone(world)));
@@ -211,13 +211,52 @@ fn build(world: &Arc<World>, plan: &Plan, life: usize) -> Result<KafkaProducer, 
     })
 }
 
-/// Runs each task on a thread of its own.
-struct Elsewhere;
+/// Runs each task on a thread of its own, or on one that has just done with another: threads are
+/// dear.
+#[derive(Clone, Default)]
+struct Elsewhere(Arc<Crew>);
+
+#[derive(Default)]
+struct Crew {
+    state: Mutex<Shift>,
+    come: Condvar,
+}
+
+#[derive(Default)]
+struct Shift {
+    tasks: VecDeque<CallbackTask>,
+    /// Threads that wait for one.
+    idle: usize,
+}
 
 impl Executor for Elsewhere {
     fn execute(&self, task: CallbackTask) {
-        let begun = spawn_named("elsewhere".to_owned(), move || task.run());
+        let mut shift = self.0.state.lock();
+        shift.tasks.push_back(task);
+        if shift.tasks.len() <= shift.idle {
+            return self.0.come.notify_one();
+        }
+        drop(shift);
+        let crew = Arc::clone(&self.0);
+        let begun = spawn_named("elsewhere".to_owned(), move || crew.serve());
         debug_assert!(begun.is_ok(), "no thread for a callback");
+    }
+}
+
+impl Crew {
+    fn serve(&self) {
+        let mut shift = self.state.lock();
+        loop {
+            while let Some(task) = shift.tasks.pop_front() {
+                MutexGuard::unlocked(&mut shift, || task.run());
+            }
+            shift.idle += 1;
+            self.come.wait_for(&mut shift, 50 * MS);
+            shift.idle -= 1;
+            if shift.tasks.is_empty() {
+                return;
+            }
+        }
     }
 }
 
