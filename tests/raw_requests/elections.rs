@@ -1,12 +1,12 @@
 //! A partition on two of three brokers: who leads it, whom it waits for, and what is lost.
 
-use kafka_producer::ErrorCode;
 use kafka_producer::internal::protocol::{
     MetadataResponsePartition, PartitionProduceResponse, TopicRef,
 };
+use kafka_producer::{ErrorCode, Uuid};
 
 use crate::raw::{Batch, Connection, Produce};
-use crate::world::{World, leader_of, new_producer_id, partition_when, wait_until};
+use crate::world::{World, leader_of, new_producer_id, partition_when, steps_down, wait_until};
 
 const NONE: ErrorCode = ErrorCode::NONE;
 const OUT_OF_ORDER: ErrorCode = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
@@ -17,11 +17,14 @@ pub const STRICT: &str = "strict";
 pub const UNCLEAN: &str = "unclean";
 /// A topic with one replica.
 pub const SINGLE: &str = "single";
+/// One that is not there at first.
+const LATE: &str = "late";
 
 pub fn run(world: &impl World) {
     hints(world);
     too_few_replicas(world);
     clean_election(world);
+    old_view(world);
     restarted_follower(world);
     eligible_replica(world);
     no_leader(world);
@@ -49,18 +52,30 @@ fn hints(world: &impl World) {
     let id =
         Connection::open(world.port(leader)).metadata(Some(&[STRICT]), false).topics[0].topic_id;
     for broker in [follower, stranger] {
-        for (version, topic) in [(12, TopicRef::Name(STRICT)), (13, TopicRef::Id(id))] {
-            let to = Produce { version, topic, ..Produce::to(STRICT, 0) };
-            let mut connection = Connection::open(world.port(broker));
-            let response = connection.produce_whole(&to, &Batch::of(&["v"]).encode()).unwrap();
-            let verdict = &response.topics[0].partitions[0];
-            assert_eq!(verdict.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER, "broker {broker}");
-            assert_eq!((verdict.base_offset, verdict.log_start_offset), (-1, -1));
-            let hint = verdict.current_leader.expect("a hint");
-            assert_eq!((hint.leader_id, hint.leader_epoch), (leader, partition.leader_epoch));
-            let endpoints = response.node_endpoints.iter();
-            let endpoints: Vec<_> = endpoints.map(|node| (node.node_id, node.port)).collect();
-            assert_eq!(endpoints, [(leader, i32::from(world.port(leader)))]);
+        refers(world, broker, id, &partition);
+    }
+}
+
+/// A broker that does not lead the partition refuses its records, and names this leader.
+fn refers(world: &impl World, broker: i32, id: Uuid, partition: &MetadataResponsePartition) {
+    let leader = partition.leader_id;
+    for (version, topic) in
+        [(9, TopicRef::Name(STRICT)), (12, TopicRef::Name(STRICT)), (13, TopicRef::Id(id))]
+    {
+        let to = Produce { version, topic, ..Produce::to(STRICT, 0) };
+        let mut connection = Connection::open(world.port(broker));
+        let response = connection.produce_whole(&to, &Batch::of(&["v"]).encode()).unwrap();
+        let verdict = &response.topics[0].partitions[0];
+        assert_eq!(verdict.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER, "broker {broker}");
+        assert_eq!((verdict.base_offset, verdict.log_start_offset), (-1, -1));
+        let hint = verdict.current_leader.map(|hint| (hint.leader_id, hint.leader_epoch));
+        let endpoints = response.node_endpoints.iter();
+        let endpoints: Vec<_> = endpoints.map(|node| (node.node_id, node.port)).collect();
+        if version < 10 {
+            assert_eq!((hint, endpoints), (None, vec![]), "broker {broker}");
+        } else {
+            assert_eq!(hint, Some((leader, partition.leader_epoch)), "broker {broker}");
+            assert_eq!(endpoints, [(leader, i32::from(world.port(leader)))], "broker {broker}");
         }
     }
 }
@@ -139,6 +154,78 @@ fn clean_election(world: &impl World) {
     world.start(old_leader);
     let (after, _) = healthy(world, STRICT, follower);
     assert_eq!(after.leader_id, follower, "the old leader follows");
+}
+
+/// Another leader is elected while the old one is well; it knows the producers as that one did. The
+/// third broker, which has not heard of it, names the old one, and knows no later topics and
+/// partitions.
+fn old_view(world: &impl World) {
+    let (before, preferred) = healthy(world, STRICT, 1);
+    let leader = before.leader_id;
+    assert_eq!(before.replica_nodes, [preferred, leader], "the last election moved it");
+    let behind = 6 - leader - preferred; // of 1, 2 and 3
+    world.hand_control_over(behind); // elections have to go on without it
+    let led = |p: &MetadataResponsePartition| p.leader_id >= 0;
+    partition_when(world.port(behind), SINGLE, "it is led", led);
+    healthy(world, STRICT, behind);
+    let c = &mut Connection::open(world.port(leader));
+    let topic = c.metadata(Some(&[STRICT]), false).topics[0].topic_id;
+    let id = new_producer_id(c);
+    let batch = |sequence| Batch::idempotent(id, 0, sequence, 1);
+    let all = Produce::to(STRICT, 0);
+    let base = send(c, &all, &batch(0)).base_offset;
+    for sequence in 1..3 {
+        assert_eq!(send(c, &all, &batch(sequence)).base_offset, base + i64::from(sequence));
+    }
+    let only = Connection::open(world.port(behind)).metadata(Some(&[SINGLE]), false);
+    assert_eq!(only.topics[0].partitions.len(), 1);
+
+    world.hold_back(behind);
+    world.prefer(STRICT, preferred);
+    let elected = |p: &MetadataResponsePartition| p.leader_id == preferred;
+    let after = partition_when(world.port(leader), STRICT, "the preferred one leads", elected);
+    assert_eq!(after.leader_epoch, before.leader_epoch + 1);
+    assert_eq!(after.isr_nodes.len(), 2);
+    steps_down(world.port(leader), STRICT);
+    refers(world, leader, topic, &after);
+    let c = &mut leader_of(world.port(preferred), STRICT);
+    for sequence in 0..4 {
+        let verdict = send(c, &all, &batch(sequence));
+        let offset = base + i64::from(sequence);
+        assert_eq!((verdict.error_code, verdict.base_offset), (NONE, offset), "{sequence}");
+    }
+    assert_eq!(send(c, &all, &batch(5)).error_code, OUT_OF_ORDER);
+    world.extend(LATE, SINGLE, preferred);
+    partition_when(world.port(preferred), LATE, "there is a topic more", led);
+    let late = c.metadata(Some(&[LATE]), false).topics[0].topic_id;
+
+    world.wake_alone(behind);
+    let c = &mut Connection::open(world.port(behind));
+    let told = c.metadata(Some(&[STRICT, SINGLE]), false);
+    assert_eq!(told.brokers.len(), 3, "for all it knows they are there");
+    let partitions_of = |name| {
+        let topic = told.topics.iter().find(|topic| topic.name.as_deref() == Some(name));
+        &topic.expect("it is there").partitions[..]
+    };
+    assert_eq!(partitions_of(STRICT), std::slice::from_ref(&before));
+    assert_eq!(partitions_of(SINGLE), &only.topics[0].partitions[..]);
+    let told = c.metadata(Some(&[LATE]), false).topics.remove(0);
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    assert_eq!((told.error_code, told.topic_id), (unknown, Uuid::ZERO));
+    refers(world, behind, topic, &before);
+    let by_name = Produce::to(LATE, 0);
+    let by_id = Produce { version: 13, topic: TopicRef::Id(late), ..by_name };
+    let new_partition = Produce::to(SINGLE, 1);
+    let codes = [by_name, by_id, new_partition].map(|to| {
+        let verdict = send(c, &to, &Batch::of(&["v"]));
+        (verdict.error_code, verdict.current_leader)
+    });
+    assert_eq!(codes, [(unknown, None), (ErrorCode::UNKNOWN_TOPIC_ID, None), (unknown, None)]);
+
+    world.inform(behind);
+    partition_when(world.port(behind), STRICT, "it has heard of the leader", elected);
+    refers(world, behind, topic, &after);
+    healthy(world, STRICT, behind);
 }
 
 /// A follower that was started anew knows of producers what its snapshot has, and what it has

@@ -58,6 +58,25 @@ pub trait World {
 
     fn resume(&self, broker: i32);
 
+    /// Creates a topic with one partition, and adds a second one to another topic, both on this
+    /// broker where that matters.
+    fn extend(&self, created: &str, grown: &str, on: i32);
+
+    /// Makes the preferred replica lead partition 0, which must be in sync.
+    fn prefer(&self, topic: &str, replica: i32);
+
+    /// Another broker is the active controller.
+    fn hand_control_over(&self, broker: i32);
+
+    /// From here on a broker hears of nothing, nor does it answer.
+    fn hold_back(&self, broker: i32);
+
+    /// A broker that was held back answers, and no other does, so that it learns nothing.
+    fn wake_alone(&self, broker: i32);
+
+    /// The others answer again, and tell it everything.
+    fn inform(&self, broker: i32);
+
     // What a real cluster notices by itself; the test broker, which never waits, has to be told.
 
     /// The next request will wait in vain for a follower that hangs.
@@ -130,6 +149,27 @@ impl World for Simulated {
 
     fn resume(&self, _broker: i32) {}
 
+    fn extend(&self, created: &str, grown: &str, _on: i32) {
+        self.create(created);
+        self.grow(grown, 2);
+    }
+
+    fn prefer(&self, topic: &str, replica: i32) {
+        assert!(self.cluster.move_leader(topic, 0, Some(replica)));
+    }
+
+    fn hand_control_over(&self, _broker: i32) {}
+
+    fn hold_back(&self, broker: i32) {
+        self.cluster.hold_back_broker(broker);
+    }
+
+    fn wake_alone(&self, _broker: i32) {}
+
+    fn inform(&self, broker: i32) {
+        self.cluster.catch_up_broker(broker);
+    }
+
     fn times_out(&self, topic: &str) {
         let late = Fault::produce().topic(topic).error_after(ErrorCode::REQUEST_TIMED_OUT);
         self.cluster.inject(late);
@@ -177,21 +217,7 @@ impl World for Cluster {
     }
 
     fn limit_batches(&self, topic: &str, bytes: usize) {
-        // IncrementalAlterConfigs v0: resources with their configs, and whether only to check.
-        let answer = admin(self.port(1), (44, 0), |w| {
-            w.array(&[topic], |w, name| {
-                w.unsigned_varint(2); // a byte: a topic
-                w.string(name);
-                w.array(&[bytes.to_string()], |w, value| {
-                    w.string("max.message.bytes");
-                    w.unsigned_varint(0); // a byte: to set it
-                    w.nullable_string(Some(value));
-                });
-            });
-            w.bool(false);
-        });
-        // After the correlation id and the throttle time, of one resource: the error.
-        assert_eq!(answer[8..14], [0, 0, 0, 1, 0, 0], "the limit is not set");
+        set_max_message_bytes(self.port(1), topic, bytes);
     }
 
     fn delete_records(&self, topic: &str, before: i64) {
@@ -258,12 +284,129 @@ impl World for Cluster {
         Cluster::resume(self, broker);
     }
 
+    fn extend(&self, created: &str, grown: &str, on: i32) {
+        // CreateTopics v2, with the replicas instead of their number; no configs.
+        let answer = admin(self.port(on), (19, 2), |w| {
+            w.array(&[created], |w, name| {
+                w.string(name);
+                w.i32(-1);
+                w.i16(-1);
+                w.array(&[0], |w, partition| {
+                    w.i32(*partition);
+                    w.array(&[on], |w, id| w.i32(*id));
+                });
+                w.i32(0);
+            });
+            w.i32(10_000);
+            w.bool(false);
+        });
+        // Of the only topic: the error, and no message.
+        assert_eq!(answer[answer.len() - 4..], [0, 0, 0xff, 0xff], "{created} is not created");
+        // CreatePartitions v0, with the replicas of each new one.
+        let answer = admin(self.port(on), (37, 0), |w| {
+            w.array(&[grown], |w, name| {
+                w.string(name);
+                w.i32(2);
+                w.array(&[on], |w, id| w.array(&[*id], |w, id| w.i32(*id)));
+            });
+            w.i32(10_000);
+            w.bool(false);
+        });
+        assert_eq!(answer[answer.len() - 4..], [0, 0, 0xff, 0xff], "{grown} does not grow");
+    }
+
+    fn prefer(&self, topic: &str, replica: i32) {
+        // ElectLeaders v0: topics with partitions, and a time-out.
+        let answer = admin(self.port(replica), (43, 0), |w| {
+            w.array(&[topic], |w, name| {
+                w.string(name);
+                w.array(&[0], |w, partition| w.i32(*partition));
+            });
+            w.i32(10_000);
+        });
+        // Of the only partition: the error, and no message.
+        assert_eq!(answer[answer.len() - 4..], [0, 0, 0xff, 0xff], "{topic} is not led by it");
+    }
+
+    fn hand_control_over(&self, broker: i32) {
+        while active_controller(self.port(broker)) == broker {
+            Cluster::restart(self, broker);
+        }
+        // What the others are asked to change they forward to the controller that they knew last,
+        // and learn by its refusal that there is another.
+        for other in (1..=3).filter(|id| *id != broker) {
+            set_max_message_bytes(self.port(other), "strict", 1_048_588);
+        }
+    }
+
+    fn hold_back(&self, broker: i32) {
+        self.pause(broker);
+        // It has asked the controller for news already; these are what the answer tells, or older.
+        set_max_message_bytes(self.port(1 + broker % 3), "strict", 1_048_588);
+        set_max_message_bytes(self.port(1 + broker % 3), "strict", 1_048_588);
+    }
+
+    fn wake_alone(&self, broker: i32) {
+        (1..=3).filter(|id| *id != broker).for_each(|id| self.pause(id));
+        Cluster::resume(self, broker);
+    }
+
+    fn inform(&self, broker: i32) {
+        (1..=3).filter(|id| *id != broker).for_each(|id| Cluster::resume(self, id));
+    }
+
     fn times_out(&self, _topic: &str) {}
 
     fn fall_behind(&self, _topic: &str) {}
 
     fn catch_up(&self, _follower: i32, _topic: &str) {}
 }
+
+fn set_max_message_bytes(port: u16, topic: &str, bytes: usize) {
+    // IncrementalAlterConfigs v0: resources with their configs, and whether only to check.
+    let answer = admin(port, (44, 0), |w| {
+        w.array(&[topic], |w, name| {
+            w.unsigned_varint(2); // a byte: a topic
+            w.string(name);
+            w.array(&[bytes.to_string()], |w, value| {
+                w.string("max.message.bytes");
+                w.unsigned_varint(0); // a byte: to set it
+                w.nullable_string(Some(value));
+            });
+        });
+        w.bool(false);
+    });
+    // After the correlation id and the throttle time, of one resource: the error.
+    assert_eq!(answer[8..14], [0, 0, 0, 1, 0, 0], "the limit is not set");
+}
+
+/// Which broker is the active controller, as this one knows or hears.
+fn active_controller(port: u16) -> i32 {
+    let mut leader = -1;
+    wait_until("there is a controller", || {
+        // DescribeQuorum v0, of the only log. It is flexible, so that its header has tags; those of
+        // the partition, the topic and the request are none, too.
+        let answer = admin(port, (55, 0), |w| {
+            w.unsigned_varint(0);
+            w.unsigned_varint(2);
+            w.unsigned_varint(1 + METADATA_LOG.len() as u32);
+            METADATA_LOG.bytes().for_each(|byte| w.unsigned_varint(byte.into()));
+            w.unsigned_varint(2);
+            w.i32(0);
+            (0..3).for_each(|_| w.unsigned_varint(0));
+        });
+        // The correlation id, tags, no error, an array with one topic of that name, in it an array
+        // with one partition: its number, no error, and the leader.
+        let at = 4 + 1 + 2 + 1 + 1 + METADATA_LOG.len() + 1 + 4;
+        let found = answer.get(at..at + 6).filter(|found| found[..2] == [0, 0]);
+        let id = found.map(|found| i32::from_be_bytes([found[2], found[3], found[4], found[5]]));
+        leader = id.unwrap_or(-1);
+        leader > 0
+    });
+    leader
+}
+
+const METADATA_LOG: &str = "__cluster_metadata";
 
 /// Sends a request of an API that the crate does not speak, with header v1, and gives the whole
 /// answer.
@@ -325,6 +468,17 @@ pub fn leader_of_partition(port: u16, topic: &str, partition: i32) -> Connection
         verdict.error_code == ErrorCode::INVALID_RECORD
     });
     connection
+}
+
+/// Returns once a broker that led the topic does not any more: its metadata may tell so earlier.
+pub fn steps_down(port: u16, topic: &str) {
+    let mut connection = Connection::open(port);
+    let to = Produce { acks: 1, ..Produce::to(topic, 0) };
+    let invalid = Batch { last_offset_delta: Some(-1), ..Batch::of(&["v"]) }.encode();
+    wait_until("the broker does not lead", || {
+        let verdict = connection.produce(&to, &invalid).expect("the connection stays open");
+        verdict.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER
+    });
 }
 
 /// Asks again and again, since a real cluster takes its time.
