@@ -208,6 +208,7 @@ mod sender; // sender thread: ready, drain, expire, send, verdicts
 mod transaction; // producer id, epoch, sequences
 
 // Beside the way.
+mod claims; // of our own state, looked at in debug builds
 pub mod config;
 mod error;
 mod event;

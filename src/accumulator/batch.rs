@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::accumulator::phases::Phases;
+use crate::claims;
 use crate::completion::{
     BatchResult, Callback, Delivery, FlushToken, Outcome, PendingCallback, RecordFacts,
 };
@@ -169,7 +170,7 @@ impl ProducerBatch {
     /// What no attempt has carried bears no trace of one, and whoever is to hear of a record is
     /// there for a record that is. Looked at for the last callback; the others were it once.
     pub(crate) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let (count, attempts) = (self.record_count(), self.attempts);

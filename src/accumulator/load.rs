@@ -2,6 +2,7 @@
 //! (KIP-794). A pure value: the sender makes it, users' threads draw from it.
 
 use super::sticky::scale;
+use crate::claims;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Weights of partitions: the shorter the queue, the heavier.
@@ -44,7 +45,7 @@ impl PartitionLoad {
 
     /// Each partition stands there once and has a stretch, in ascending order.
     fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let ascend = |pair: &[(u64, i32)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
             assert!(self.sums.windows(2).all(ascend), "{self:?}");
             assert!(self.sums.first().is_some_and(|(sum, _)| *sum > 0), "{self:?}");

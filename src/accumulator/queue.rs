@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::batch::ProducerBatch;
 use super::inbox::{Event, Inbox, PartitionId};
+use crate::claims;
 use crate::completion::{BatchResult, Callback, Delivery, Lane, RecordFacts, WaitListener};
 use crate::error::Error;
 use crate::planted::{Defect, is_planted};
@@ -133,7 +134,7 @@ impl PartitionQueue {
         // A closed queue's last batch is closed.
         let (batch, index) = state.append_to_last(append, clock)?;
         let entered = enter(batch, append.facts(index));
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             batch.invariants();
         }
         if self.is_full(batch) {
@@ -360,11 +361,11 @@ impl QueueState {
         }
     }
 
-    /// Refuses appends from now on. After a defect, too: what must hold may not hold any more, and
-    /// all are to be told all the same.
+    /// Refuses appends from now on.
     pub(crate) fn close(&mut self) {
         self.closed = true;
         self.close_last();
+        self.invariants();
     }
 
     /// What fills goes as it is. False if nothing does: what was closed before has been looked at,
@@ -425,7 +426,7 @@ impl QueueState {
     /// earlier; only the last batch of all may be open, and none once the queue is closed. A long
     /// queue is looked at where it changes as a rule.
     pub(crate) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         const LOOKED_AT: usize = 8;

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::inbox::PartitionId;
+use crate::claims;
 use crate::time::MonoTime;
 use crate::types::NodeId;
 
@@ -218,7 +219,7 @@ impl Shares {
 
     /// A broker holds what its partitions hold, and nobody has asked at a time to come.
     pub(super) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let asked =

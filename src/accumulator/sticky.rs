@@ -5,6 +5,7 @@
 //! sender publishes how loaded partitions are; nobody else knows their leaders.
 
 use super::load::PartitionLoad;
+use crate::claims;
 use crate::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use crate::sync::{Arc, RwLock};
 
@@ -131,7 +132,7 @@ impl Choices<'_> {
 
     /// What was chosen is one of them, or any partition where there are none.
     fn invariants(&self, chosen: i32) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let place = self.up_to(chosen).checked_sub(1);

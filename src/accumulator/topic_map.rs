@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::inbox::{Event, Inbox, PartitionId};
 use super::queue::{Limits, PartitionQueue};
 use super::sticky::Sticky;
+use crate::claims;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, OnceLock, RwLock};
 use crate::time::MonoTime;
@@ -76,7 +77,7 @@ impl TopicMap {
 
     /// No topic is lost or takes another's place, and all have the one registry.
     fn invariants(&self, before: &Topics, now: &Topics, added: &Arc<Topic>) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             assert_eq!(now.len(), before.len() + 1, "{} was there", added.name);
             assert!(now.get(&added.name).is_some_and(|topic| Arc::ptr_eq(topic, added)));
             assert!(Arc::ptr_eq(&added.registry, &self.registry), "{} is another's", added.name);
@@ -194,7 +195,7 @@ impl Topic {
     /// The partitions with a leader are in order, and there. Under their lock, which each change of
     /// the count is under, too.
     fn invariants(&self, available: &[i32]) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let is_there = |p: &i32| u32::try_from(*p).is_ok_and(|p| p < self.partition_count());
             assert!(available.is_sorted_by(|a, b| a < b), "{}: {available:?}", self.name);
             assert!(available.last().is_none_or(is_there), "{}: {available:?}", self.name);
@@ -321,7 +322,7 @@ impl Queues {
     /// A queue stands in the place that is its name. Looked at for the last one, as the others were
     /// it once.
     fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let place = self.all.len().checked_sub(1);
             let id = self.all.last().map(|last| last.id.0 as usize);
             assert_eq!(id, place, "a queue in another's place");

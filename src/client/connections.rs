@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::api_versions::NodeApiVersions;
 use super::in_flight::InFlightRequests;
 use super::{ClientConfig, NodeAddress};
+use crate::claims;
 use crate::network::ConnectionId;
 use crate::random::Random;
 use crate::time::MonoTime;
@@ -313,7 +314,7 @@ impl Node {
     /// addresses are raced for while it connects, and only then; who has left ends with its last
     /// request.
     pub(super) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         assert_eq!(self.versions.is_some(), self.is_ready(), "{self:?}");

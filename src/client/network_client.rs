@@ -16,6 +16,7 @@ use super::{
     ClientConfig, ClientEvent, ClientRequest, ClientResponse, KafkaClient, NodeAddress,
     RequestFailure, ResponseBody, UnsupportedVersion, VersionError,
 };
+use crate::claims;
 use crate::metrics::{Sensors, SharedSensors};
 use crate::network::{Completions, ConnectionId, Net, OutFrame, ReturnedFrame, Selector};
 use crate::protocol::ApiKey;
@@ -189,7 +190,7 @@ impl<N: Net, R: Resolver> NetworkClient<N, R> {
     /// Between calls: each connection is one node's, requests are in flight where a connection is
     /// ready, no more than allowed, and nothing times out unseen.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let mut in_flight = 0;

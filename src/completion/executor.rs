@@ -15,6 +15,7 @@ use super::lane::Lane;
 use super::log_relay::LogEvent;
 use super::pool::{Limits, Pool, ThreadState};
 use super::slots::Slots;
+use crate::claims;
 use crate::event::ProducerEvent;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex};
@@ -188,7 +189,7 @@ impl CallbackExecutor {
     /// Until they are joined there are as many threads as the pool has places, and only where
     /// there are none does it keep itself what they would drop.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let threads = self.threads.lock().len();

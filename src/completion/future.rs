@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::callback::refuse_in_inline_callback;
 use super::record_metadata::{RecordFacts, RecordMetadata};
+use crate::claims;
 use crate::error::Error;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -123,7 +124,7 @@ impl BatchResult {
 
     /// Parts begin with the first record, come in order, and are of the same partition.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         if let Some(Outcome::Split(parts)) = self.outcome.get() {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::callback::CompletedBatch;
 use super::flush::FlushToken;
+use crate::claims;
 use crate::planted::{Defect, is_planted};
 use crate::sync::Mutex;
 
@@ -92,7 +93,7 @@ impl LaneState {
     /// An idle lane holds nothing, flushes join only what is run, and what waits has callbacks
     /// that may be called: looked at for the latest batch, the others were it once.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) || is_planted(Defect::TwoInOneLane) {
+        if !claims::are_checked() || is_planted(Defect::TwoInOneLane) {
             return;
         }
         assert!(self.scheduled || (self.waiting.is_empty() && self.running == 0), "{self:?}");

@@ -17,6 +17,7 @@ use super::log_relay::{LogRelay, log_now};
 use super::panics::guarded;
 use super::record_metadata::RecordMetadata;
 use super::slots::Slots;
+use crate::claims;
 use crate::error::Error;
 use crate::planted::{Defect, is_planted};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -89,7 +90,7 @@ impl RunQueue {
     /// A lane is here once, whatever is queued has a thread to serve it, and no thread leaves
     /// before its time. Looked at for what was queued last.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) || is_planted(Defect::TwoInOneLane) {
+        if !claims::are_checked() || is_planted(Defect::TwoInOneLane) {
             return;
         }
         let same = |a: &Work| match (a, self.ready.back()) {
@@ -368,7 +369,7 @@ impl Pool {
 
     /// Threads are stopped once nothing comes any more, and nothing is left that is to be run.
     fn invariants(&self, queue: &RunQueue) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         queue.invariants();

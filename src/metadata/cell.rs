@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::snapshot::{Cluster, TopicMetadata};
+use crate::claims;
 use crate::error::Error;
 use crate::protocol::ErrorCode;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -254,7 +255,7 @@ impl MetadataCell {
 
     /// After a publication: the snapshot is sound, and the copy of its version is one.
     fn invariants(&self, shared: &Shared) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             shared.cluster.invariants();
             shared.invariants();
             assert_eq!(self.version.load(Ordering::Acquire), shared.version, "a stale copy");
@@ -288,7 +289,7 @@ impl Shared {
 
     /// What is asked for is tracked, and what is known of topics and brokers came with a version.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         assert!(self.asked.is_subset(&self.tracked), "a topic is asked for and not tracked");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::claims;
 use crate::types::{HostAndPort, NodeId, Uuid};
 
 /// A broker's address as its cluster advertises it, or one of the bootstrap servers.
@@ -179,7 +180,7 @@ impl Cluster {
 
     /// Claims that hold for every snapshot; called when one is published in debug builds.
     pub(crate) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         assert!(self.nodes.iter().all(|(id, node)| *id == node.id));

@@ -12,6 +12,7 @@ use super::apply;
 use super::cell::MetadataCell;
 use super::schedule::Schedule;
 use super::snapshot::{Cluster, Node, PartitionMetadata};
+use crate::claims;
 use crate::config::{MetadataRecoveryStrategy, ProducerConfig};
 use crate::protocol::{ErrorCode, MetadataRequest, MetadataResponse, NodeEndpoint};
 use crate::random::Random;
@@ -390,7 +391,7 @@ impl Metadata {
 
     /// The snapshot is what is published, of tracked topics; no leader is of an unknown epoch.
     fn invariants_of_snapshot(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         self.invariants();

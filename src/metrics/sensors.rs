@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::histogram::Histogram;
 use super::stats::{AverageStat, MeterStat, Window};
+use crate::claims;
 use crate::sync::{Arc, UnmodelledMutex};
 use crate::time::MonoTime;
 use crate::types::NodeId;
@@ -84,7 +85,7 @@ impl Sending {
 
     /// A request is under way once, and each record that is sent again is so for some cause.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let last = self.under_way.last().map(|(tag, _)| *tag);

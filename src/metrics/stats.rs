@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::figures::{Average, Meter};
+use crate::claims;
 use crate::time::MonoTime;
 
 /// How long is looked back, and in how many steps the past is forgotten.
@@ -74,7 +75,7 @@ impl<T: Tally> Samples<T> {
     /// No more is kept than the window needs, and the current sample began when all others were
     /// over. Looked at as one begins.
     fn invariants(&self, window: &Window) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             assert!(self.ring.len() <= window.samples.saturating_add(1), "{}", self.ring.len());
             let start = self.ring[self.current].start;
             let mut others = self.ring.iter().enumerate().filter(|(at, _)| *at != self.current);
@@ -145,7 +146,7 @@ impl MeterStat {
 
     /// What was recorded of late is part of all.
     fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let late = self.sums.current().copied().unwrap_or_default();
             assert!(late <= self.total, "{late} of {}", self.total);
         }
@@ -201,7 +202,7 @@ impl AverageStat {
 
     /// The largest is one of so many that come to the sum, but for what is lost in adding them up.
     fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             const LOST: f64 = 1e-6;
             let Some(Spread { sum, count, max }) = self.0.current() else { return };
             assert!(*max <= sum * (1.0 + LOST), "{max} of {sum}");

@@ -11,6 +11,7 @@ use super::frame::{FrameReader, MAX_FRAME_SIZE, OutFrame, WriteCursor};
 use super::selector::{DisconnectCause, ReturnedFrame};
 use super::transport::Transport;
 use super::{ConnectionId, Net};
+use crate::claims;
 use crate::metrics::Traffic;
 #[cfg(all(test, not(loom)))]
 use crate::planted::{Defect, is_planted};
@@ -256,7 +257,7 @@ impl KafkaChannel {
     /// No byte of a frame is written before all of the one ahead of it, what is written in full is
     /// not kept, and nothing is carried before the connection stands.
     pub(super) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let is_new = matches!(

@@ -3,6 +3,7 @@
 //! A frame on its way out borrows nothing and copies nothing: it owns the record batches it
 //! carries until its response has come or its connection has ended. Called by the sender thread.
 
+use crate::claims;
 use std::fmt;
 use std::io::IoSlice;
 
@@ -143,7 +144,7 @@ impl WriteCursor {
     /// What was written is all of the pieces before this one, and of this one a part. Looked at
     /// where there are few.
     fn invariants(&self, frame: &OutFrame) {
-        if !cfg!(debug_assertions) || frame.pieces.len() > 64 {
+        if !claims::are_checked() || frame.pieces.len() > 64 {
             return;
         }
         let (mut before, mut head_start) = (0, 0);
@@ -258,7 +259,7 @@ impl FrameReader {
 
     /// A body is incomplete, follows its whole length, and takes memory for what has arrived.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         assert_eq!(self.expected.is_some(), self.length_read == 4, "{}", self.length_read);

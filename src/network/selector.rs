@@ -15,6 +15,7 @@ use super::channel::{ChannelState, KafkaChannel};
 use super::frame::{FrameError, OutFrame};
 use super::transport::Transport;
 use super::{ConnectionId, Net, Readiness, SocketOptions};
+use crate::claims;
 use crate::metrics::Traffic;
 use crate::time::MonoTime;
 
@@ -323,7 +324,7 @@ impl<N: Net> Selector<N> {
     /// Between polls: a connection is looked at without an edge if it has something to do, and
     /// only then; and none will be idle for too long unseen.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         for (id, channel) in &self.channels {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::record::{Headers, TopicRecord};
 use crate::accumulator::Patience;
+use crate::claims;
 use crate::completion::{Callback, Delivery, RecordMetadata, Watched, guarded, log_now};
 use crate::error::Error;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -346,7 +347,7 @@ struct Seen {
 impl Seen {
     /// Until its fate is told there is a place for what each of the chain keeps.
     fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let kept = self.kept.lock().as_ref().map(Vec::len);
             assert!(kept.is_none_or(|kept| kept == self.interceptors.chain.len()), "{kept:?}");
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
+use crate::claims;
 use crate::time::MonoTime;
 use crate::transaction::Stamp;
 use crate::types::{NodeId, Uuid};
@@ -51,7 +52,7 @@ impl Flights {
     /// Tags rise, and what is under way has nothing but its bytes elsewhere. Looked at for the
     /// latest request: the others were it once.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let Some((_, Flight { parts, .. })) = self.flights.last_key_value() else { return };

@@ -11,6 +11,7 @@ use super::due::owes_answer;
 use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::load::PartitionLoad;
 use crate::accumulator::topic_map::Topic;
+use crate::claims;
 use crate::client::KafkaClient;
 use crate::sync::Arc;
 use crate::time::MonoTime;
@@ -41,7 +42,7 @@ impl Loads {
 
     /// A topic asks again only after its rest. Looked at for the last one to ask.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let Some((last, others)) = self.wanted.split_last() else { return };

@@ -46,6 +46,7 @@ use crate::accumulator::RecordAccumulator;
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::{Event, PartitionId};
 use crate::accumulator::queue::Told;
+use crate::claims;
 use crate::client::{ClientEvent, KafkaClient, Stage};
 use crate::completion::{CallbackExecutor, CompletedBatch, FlushToken, LogEvent, Outcome};
 use crate::error::{DeliveryCause, DeliveryError, Error, Persisted};
@@ -177,7 +178,7 @@ impl<C: KafkaClient> Sender<C> {
     /// each seat of a partition holds a part of its own, each request has its seats, and what has a
     /// sequence is outstanding, no more and no less.
     fn invariants(&self) {
-        if !cfg!(debug_assertions) || self.has_ended() {
+        if !claims::are_checked() || self.has_ended() {
             return;
         }
         self.scratch.invariants();

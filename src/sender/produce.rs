@@ -6,6 +6,7 @@ use super::due::{Due, decide};
 use super::in_flight::{Part, Seat};
 use crate::accumulator::batch::ProducerBatch;
 use crate::accumulator::inbox::PartitionId;
+use crate::claims;
 use crate::client::{ClientRequest, KafkaClient, VersionError};
 use crate::error::DeliveryCause;
 use crate::network::{OutFrame, Piece};
@@ -47,7 +48,7 @@ impl Scratch {
 
     /// What is kept comes in pairs, and of a request nothing is left in it. Looked at for the last.
     pub(super) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         assert_eq!(self.frames.len(), self.parts.len(), "half of a request's vectors");

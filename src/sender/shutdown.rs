@@ -13,6 +13,7 @@ use super::Sender;
 use super::thread::Ended;
 use crate::accumulator::batch::{ProducerBatch, UnsentBatch};
 use crate::accumulator::inbox::{Event, PartitionId};
+use crate::claims;
 use crate::client::KafkaClient;
 use crate::completion::Outcome;
 use crate::error::{DeliveryCause, Error};
@@ -193,6 +194,7 @@ impl<C: KafkaClient> Sender<C> {
 
     /// After a defect of our own: everybody who waits is told, nothing is accepted any more.
     pub(crate) fn poison(&mut self, reason: &str, now: MonoTime) {
+        claims::give_up();
         self.phase = Phase::Ended;
         self.metadata.cell().end(Error::Fatal(reason.into()));
         self.executor.slots().close();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Sender;
 use crate::accumulator::batch::UnsentBatch;
+use crate::claims;
 use crate::client::KafkaClient;
 use crate::completion::CallbackExecutor;
 use crate::sync::thread::JoinHandle;
@@ -87,10 +88,11 @@ impl Ending {
     }
 
     fn set(&self, ended: Ended) {
-        ended.invariants();
-        let before = self.state.lock().ended.replace(ended);
-        debug_assert!(before.is_none(), "ended twice: {before:?}");
+        let mut state = self.state.lock();
+        let before = state.ended.replace(ended);
         self.changed.notify_all();
+        debug_assert!(before.is_none(), "ended twice: {before:?}");
+        state.ended.iter().for_each(Ended::invariants);
     }
 }
 
@@ -103,7 +105,7 @@ impl Ended {
 
     /// Whatever is given back has failed.
     pub(super) fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let back: usize = self.unsent.iter().map(|b| b.records.count() as usize).sum();
             assert!(back <= self.not_sent + self.failed, "{back} are given back: {self:?}");
         }
@@ -125,16 +127,16 @@ pub(crate) fn start<C: KafkaClient + Send + 'static>(
             Ok(Err(error)) => Some(format!("the system refuses to poll: {error}")),
             Err(panic) => Some(describe(&*panic)),
         };
-        if let Some(reason) = reason {
+        let poisoned = reason.map_or(Ok(()), |reason| {
             // Should this panic too, its second half is lost, but waiting calls have deadlines.
-            let poisoned = catch_unwind(AssertUnwindSafe(|| sender.poison(&reason, clock.now())));
-            debug_assert!(poisoned.is_ok(), "a second defect while failing everything");
-        }
+            catch_unwind(AssertUnwindSafe(|| sender.poison(&reason, clock.now())))
+        });
         let ended = sender.take_ended();
         // Connections are closed and buffers freed before anybody is told of the end.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(sender)));
         executor.expect_no_more();
         ending.set(ended);
+        debug_assert!(poisoned.is_ok(), "a second defect while failing everything");
         debug_assert!(dropped.is_ok(), "a defect in what the sender owned");
     })
 }

@@ -9,6 +9,7 @@ use super::index::leader_of;
 use super::reach::Subject;
 use crate::accumulator::inbox::PartitionId;
 use crate::accumulator::topic_map::Topic;
+use crate::claims;
 use crate::client::{
     ClientRequest, ClientResponse, KafkaClient, NodeAddress, ResponseBody, Stage, VersionError,
 };
@@ -66,7 +67,7 @@ impl Upkeep {
     /// Between turns: what is asked for is under way, and nothing else is; a failure is told of
     /// only where there is one; and all nodes that were found too old are there.
     pub(super) fn invariants(&self, metadata: &Metadata, transaction: Option<&TransactionManager>) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         assert_eq!(self.metadata_request.is_some(), metadata.is_asking(), "metadata's request");

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::claims;
 use crate::completion::{
     BatchResult, Callback, Delivery, Outcome, RecordFacts, WaitListener, run_here,
 };
@@ -97,7 +98,7 @@ impl State {
     /// As many offsets are given as there are records, and once a close has told what it achieved
     /// nothing is undecided any more.
     fn invariants(&self) {
-        if cfg!(debug_assertions) {
+        if claims::are_checked() {
             let offsets: i64 = self.next_offsets.values().sum();
             assert_eq!(usize::try_from(offsets), Ok(self.history.len()), "offsets and records");
             let is_over = self.report.is_none() || (self.closed && self.pending.is_empty());

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use super::{ProducerIdAndEpoch, Stamp};
+use crate::claims;
 use crate::planted::{Defect, is_planted};
 
 /// As many batches as a broker remembers of one producer.
@@ -198,7 +199,7 @@ impl Sequences {
     /// outstanding, or in the log, or a new beginning is due. They may be more than a broker
     /// remembers only after a split, whose parts go out one by one.
     pub(crate) fn invariants(&self) {
-        if !cfg!(debug_assertions) {
+        if !claims::are_checked() {
             return;
         }
         let present = self.outstanding.iter().map(|o| (o.stamp.producer, o.stamp.generation));

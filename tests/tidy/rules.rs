@@ -7,8 +7,9 @@ const MAX_FUNCTION: usize = 80;
 const WIDTH: usize = 100;
 
 /// What every station may use.
-const BESIDE: &[&str] =
-    &["error", "event", "metrics", "planted", "random", "sync", "threads", "time", "types"];
+const BESIDE: &[&str] = &[
+    "claims", "error", "event", "metrics", "planted", "random", "sync", "threads", "time", "types",
+];
 
 /// A module, what it may import, and whether that includes [`BESIDE`].
 ///
@@ -28,9 +29,10 @@ const IMPORTS: &[(&str, bool, &[&str])] = &[
     ("testing", true, &["completion", "producer", "protocol", "record"]),
     ("sim", true, &[]), // tests only
     ("config", true, &["producer"]),
+    ("claims", false, &[]),
     ("error", false, &["protocol", "types"]),
     ("event", false, &["protocol"]),
-    ("metrics", false, &["sync", "time", "types"]),
+    ("metrics", false, &["claims", "sync", "time", "types"]),
     ("threads", false, &["error", "sync"]),
     ("planted", false, &[]),
     ("random", false, &[]),

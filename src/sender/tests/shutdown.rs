@@ -237,6 +237,24 @@ fn a_defect_of_our_own_leaves_nobody_waiting() {
     drop(sent);
 }
 
+/// What was found to be wrong is wrong still while everybody is told.
+#[test]
+fn a_claim_that_stays_broken_leaves_nobody_waiting() {
+    let mut s = Scenario::begun(|s| s.batch_size = 1000);
+    let in_flight = s.append(0, "a");
+    let _sent = s.sent_one();
+    let queued = s.append(0, "b");
+    let flush = s.flush();
+    let pool = std::panic::AssertUnwindSafe(&s.accumulator.pool);
+    let twice = move || pool.release_uncharged([Vec::with_capacity(pool.total())]);
+    assert_eq!(std::panic::catch_unwind(twice).is_err(), cfg!(debug_assertions));
+    let now = s.now();
+    s.sender.poison("a defect", now);
+    let fatal = DeliveryCause::Fatal("a defect".into());
+    assert_eq!([&failure(&in_flight).cause, &failure(&queued).cause], [&fatal; 2]);
+    assert!(flush.is_over() && s.sender.has_ended());
+}
+
 /// The sender's last look at its news comes before its end.
 #[test]
 fn a_flush_that_comes_with_the_end_waits_for_callbacks() {
