@@ -112,6 +112,9 @@ impl Ended {
     }
 }
 
+/// How often everybody is told of a defect that gets in the way of that, too.
+const TRIES: usize = 10;
+
 /// Starts the sender's thread. The sender is made on it, since its connections belong to it.
 pub(crate) fn start<C: KafkaClient + Send + 'static>(
     name: &str,
@@ -127,16 +130,17 @@ pub(crate) fn start<C: KafkaClient + Send + 'static>(
             Ok(Err(error)) => Some(format!("the system refuses to poll: {error}")),
             Err(panic) => Some(describe(&*panic)),
         };
-        let poisoned = reason.map_or(Ok(()), |reason| {
-            // Should this panic too, its second half is lost, but waiting calls have deadlines.
-            catch_unwind(AssertUnwindSafe(|| sender.poison(&reason, clock.now())))
+        // Should this panic too, the next try goes on behind what that one was at.
+        let poisoned = reason.is_none_or(|reason| {
+            let mut tell = || sender.poison(&reason, clock.now());
+            (0..TRIES).any(|_| catch_unwind(AssertUnwindSafe(&mut tell)).is_ok())
         });
         let ended = sender.take_ended();
         // Connections are closed and buffers freed before anybody is told of the end.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(sender)));
-        executor.expect_no_more();
+        let stopped = catch_unwind(AssertUnwindSafe(|| executor.expect_no_more()));
         ending.set(ended);
-        debug_assert!(poisoned.is_ok(), "a second defect while failing everything");
+        debug_assert!(poisoned && stopped.is_ok(), "a second defect while failing everything");
         debug_assert!(dropped.is_ok(), "a defect in what the sender owned");
     })
 }

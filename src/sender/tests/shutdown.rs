@@ -1,7 +1,7 @@
 //! The end: what was accepted is drained, then given up; nobody is left waiting.
 
 use super::*;
-use crate::completion::{CallbackTask, Executor};
+use crate::completion::{CallbackTask, Executor, Outcome};
 use crate::error::Persisted;
 use crate::sync::Mutex;
 use crate::types::NodeId;
@@ -253,6 +253,26 @@ fn a_claim_that_stays_broken_leaves_nobody_waiting() {
     let fatal = DeliveryCause::Fatal("a defect".into());
     assert_eq!([&failure(&in_flight).cause, &failure(&queued).cause], [&fatal; 2]);
     assert!(flush.is_over() && s.sender.has_ended());
+}
+
+/// Nor does one that gets in the way of telling them.
+#[test]
+fn a_second_defect_costs_what_it_was_at_and_no_more() {
+    let mut s = Scenario::new(|s| s.batch_size = 1000);
+    let deliveries = [s.append(0, "a"), s.append(1, "b"), s.append(2, "c")];
+    let flush = s.flush();
+    let now = s.now();
+    s.turn();
+    let done = s.sender.all_partitions(now)[1];
+    let lost = Error::Fatal("decided by mistake".into());
+    let queue = s.sender.index.partition(done).queue.lock();
+    queue.batches[0].result.complete(Outcome::Failed(lost));
+    drop(queue);
+    let mut poison = || s.sender.poison("a defect", now);
+    let first = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut poison));
+    assert_eq!(first.is_err(), cfg!(debug_assertions));
+    poison();
+    assert!(deliveries.iter().all(|delivery| delivery.try_get().is_some()) && flush.is_over());
 }
 
 /// The sender's last look at its news comes before its end.
