@@ -45,7 +45,7 @@ pub(crate) enum Defect {
     TwoInOneLane,
     /// The last batch of several that were drained is forgotten.
     LastOfDrain,
-    /// A batch that may be in the log gets a new sequence.
+    /// A batch that may be in the log gets a new sequence, and that while requests are under way.
     WrittenRenumbered,
     /// The sequence of a batch that expires while it is under way alone is given again.
     ExpiredUnaccounted,

@@ -140,6 +140,8 @@ impl<C: KafkaClient> Sender<C> {
 
     /// Settles one batch, and looks at its partition again.
     fn settle(&mut self, tag: u64, part: Part, answer: &Answer<'_>, now: MonoTime) {
+        #[cfg(all(test, not(loom)))]
+        crate::sim::cover(way(&part, answer));
         let Part { id, batch, stamp, .. } = part;
         self.index.partition_mut(id).in_flight.retain(|seat| seat.tag != tag);
         match batch {
@@ -449,5 +451,20 @@ impl<'a> Matcher<'a> {
         let found = found.or_else(|| before.iter().position(matches))?;
         self.next = found + 1;
         Some(self.answers[found].1)
+    }
+}
+
+/// What came of a batch's request, for the simulator to see that all of it happens.
+#[cfg(all(test, not(loom)))]
+fn way(part: &Part, answer: &Answer<'_>) -> &'static str {
+    match (part.batch.is_some(), answer) {
+        (true, Answer::Partition(_)) => "answered",
+        (true, Answer::Written) => "written, and no answer is wanted",
+        (true, Answer::None { stale: true, .. }) => "the connection was too old",
+        (true, Answer::None { sent: true, .. }) => "no answer",
+        (true, Answer::None { sent: false, .. }) => "not sent",
+        (false, Answer::Partition(it)) if delivers(it.error_code, true) => "expired, and delivered",
+        (false, Answer::Partition(_)) => "expired, and refused",
+        (false, _) => "expired, and no answer",
     }
 }

@@ -250,11 +250,11 @@ impl<C: KafkaClient> Sender<C> {
     /// The mistake of [`Defect::FailedAndAcknowledged`].
     fn fail_without_forgetting(&self, id: PartitionId, now: MonoTime) {
         for seat in &self.index.partition(id).in_flight {
-            let batch = self.flights.part(*seat).and_then(|part| part.batch.as_ref());
+            let batch = self.flights.part(*seat).and_then(|part| part.batch.as_deref());
             let timeout = self.config.delivery_timeout;
-            let Some(batch) = batch.filter(|batch| batch.deadline(timeout) <= now) else {
-                continue;
-            };
+            let is_over =
+                |batch: &&ProducerBatch| batch.deadline(timeout) <= now && !batch.result.is_done();
+            let Some(batch) = batch.filter(is_over) else { continue };
             let error = self.delivery_error(id, batch, DeliveryCause::Timeout, now);
             batch.result.complete(Outcome::Failed(error));
         }
@@ -282,10 +282,11 @@ impl<C: KafkaClient> Sender<C> {
     /// break the order, and it fails with its persistence unknown.
     fn begin_anew(&mut self, id: PartitionId, now: MonoTime) {
         let partition = self.index.partition_mut(id);
-        if !partition.in_flight.is_empty() && !is_planted(Defect::BumpInFlight) {
+        let renumbers_written = is_planted(Defect::WrittenRenumbered);
+        let begins_early = is_planted(Defect::BumpInFlight) || renumbers_written;
+        if !partition.in_flight.is_empty() && !begins_early {
             return;
         }
-        let renumbers_written = is_planted(Defect::WrittenRenumbered);
         let mut queue = partition.queue.lock();
         let may_be_written = |b: &ProducerBatch| b.maybe_persisted && !renumbers_written;
         if queue.batches.front().is_some_and(|b| b.stamp.is_some() && may_be_written(b)) {

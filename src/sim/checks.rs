@@ -43,11 +43,12 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Result<(), String> {
     for (id, entry) in (0..).map(RecordId).zip(&evidence.entries.entries) {
         let places = places.get(&id).map_or(&[][..], Vec::as_slice);
         check_record(evidence, entry, places)
-            .and_then(|()| check_demand(evidence.plan, &demands, entry))
+            .and_then(|()| check_demand(evidence, &demands, entry))
             .map_err(|text| format!("{id:?}: {text}"))?;
     }
     check_order(evidence)?;
     check_calls(evidence)?;
+    check_dropped(evidence)?;
     evidence.remains.iter().try_for_each(check_remains)
 }
 
@@ -88,8 +89,9 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
     let Some(fate) = delivery.try_get() else { return Err("it was never completed".to_owned()) };
     check_callback(evidence, entry, &fate)?;
     let plan = evidence.plan;
-    let latest = at + plan.config.delivery_timeout + plan.slack();
     let decided_at = delivery.decided_as().map_or(MonoTime::MAX, |(_, at)| at);
+    let slack = evidence.state.effects.slack(at, decided_at);
+    let latest = at + plan.config.delivery_timeout + slack;
     if decided_at > latest {
         return Err(format!("it was completed at {decided_at:?}, and not by {latest:?}"));
     }
@@ -117,7 +119,7 @@ fn check_record(evidence: &Evidence<'_>, entry: &Entry, places: &[Place]) -> Res
                 return Err(format!("it was acknowledged at {told:?}, and is at {places:?}"));
             }
         }
-        Err(error) => check_failure(plan, entry.life, &error, places)?,
+        Err(error) => check_failure(evidence, entry, decided_at, &error, places)?,
     }
     let live: Vec<_> = places.iter().filter(|place| !place.gone).collect();
     if let ([first, .., last], true) = (&live[..], plan.config.idempotent) {
@@ -154,13 +156,34 @@ fn check_callback(
     }
 }
 
-fn check_failure(plan: &Plan, life: usize, error: &Error, places: &[Place]) -> Result<(), String> {
+fn check_failure(
+    evidence: &Evidence<'_>,
+    entry: &Entry,
+    decided_at: MonoTime,
+    error: &Error,
+    places: &[Place],
+) -> Result<(), String> {
+    let (plan, life) = (evidence.plan, entry.life);
     let Error::Delivery(failure) = error else { return Err(format!("it failed with {error}")) };
     if failure.persisted == Persisted::No && !places.is_empty() {
         return Err(format!("it is said not to be in the log, and is at {places:?}: {error}"));
     }
-    if failure.elapsed > plan.config.delivery_timeout + plan.slack() {
+    let timeout = plan.config.delivery_timeout;
+    // The batch may have been begun long before the record.
+    let begun = MonoTime::ZERO + decided_at.since(MonoTime::ZERO + failure.elapsed);
+    if failure.elapsed > timeout + evidence.state.effects.slack(begun, decided_at) {
         return Err(format!("it failed late: {error}"));
+    }
+    let is_early = match &failure.cause {
+        DeliveryCause::Timeout => failure.elapsed < timeout,
+        // Behind others an attempt that may be in the log can't be told apart after a bump.
+        _ if plan.config.idempotent && failure.persisted == Persisted::Unknown => false,
+        DeliveryCause::Broker { code, .. } => code.is_retriable() && plan.config.retries.is_none(),
+        DeliveryCause::RequestTimeout => plan.config.retries.is_none(),
+        _ => false,
+    };
+    if is_early {
+        return Err(format!("it was given up too early: {error}"));
     }
     let TimeSpent { metadata, queued, in_flight, backoff } = failure.spent;
     if metadata + queued + in_flight + backoff != failure.elapsed {
@@ -182,7 +205,7 @@ fn check_failure(plan: &Plan, life: usize, error: &Error, places: &[Place]) -> R
 }
 
 /// A record that was sent when all was well: it is delivered, and soon.
-fn check_demand(plan: &Plan, demands: &Demands, entry: &Entry) -> Result<(), String> {
+fn check_demand(evidence: &Evidence<'_>, demands: &Demands, entry: &Entry) -> Result<(), String> {
     if !demands.of(entry) {
         return Ok(());
     }
@@ -196,7 +219,8 @@ fn check_demand(plan: &Plan, demands: &Demands, entry: &Entry) -> Result<(), Str
     }
     let decided_at = delivery.decided_as().map_or(MonoTime::MAX, |(_, at)| at);
     let took = decided_at.since(entry.begun);
-    if took > plan.patience() + plan.slack() {
+    let slack = evidence.state.effects.slack(entry.begun, decided_at);
+    if took > evidence.plan.patience() + slack {
         return Err(format!("all was well, and it took {took:?}"));
     }
     Ok(())
@@ -218,10 +242,9 @@ enum Ordered {
 /// under the old one and given up since. With one request in flight it holds for what was
 /// acknowledged: what was given up may still arrive, late. So may an earlier attempt, and without
 /// idempotence it is all there is of a record that the log has lost.
-fn ordered(plan: &Plan, keeps_log: bool, forgot: bool) -> Ordered {
+fn ordered(plan: &Plan, keeps_log: bool, remembers: bool, ids: usize) -> Ordered {
     let config = &plan.config;
-    let remembers = plan.expiry.is_none() && !forgot;
-    if config.idempotent && keeps_log && remembers && plan.first_epoch == 0 {
+    if config.idempotent && keeps_log && remembers && ids < 2 {
         return Ordered::All;
     }
     let goes_singly = config.acks != 0 && config.max_in_flight == 1;
@@ -240,20 +263,37 @@ fn check_order(evidence: &Evidence<'_>) -> Result<(), String> {
         let Some(topic) = model.topic(name) else { continue };
         let was_deleted = model.deleted_topics().iter().any(|(deleted, _)| **deleted == **name);
         for (index, partition) in (0..).zip(&topic.partitions) {
-            let keeps_log = !was_deleted && partition.log.cut_records().is_empty();
-            let forgot = evidence.state.effects.forgot.contains_key(&(number, index));
-            let rule = ordered(plan, keeps_log, forgot);
-            if rule == Ordered::None {
-                continue;
-            }
+            let effects = &evidence.state.effects;
+            let lost = match plan.config.idempotent {
+                // What nobody had been told of is sent again.
+                true => effects.unclean.contains(&(number, index)),
+                false => !partition.log.cut_records().is_empty(),
+            };
+            let keeps_log = !was_deleted && !lost;
+            let has_expired = partition.log.producers.has_expired();
+            let remembers = !effects.forgot.contains_key(&(number, index)) && !has_expired;
             let log = partition.log.records();
             for life in 0..plan.lives().len() {
+                let rule = ordered(plan, keeps_log, remembers, ids_of(evidence, life, &log));
+                if rule == Ordered::None {
+                    continue;
+                }
                 check_order_of(evidence, rule, life, &log)
                     .map_err(|text| format!("{name}-{index}: {text}"))?;
             }
         }
     }
     Ok(())
+}
+
+/// By how many producer ids the records of one producer were sent.
+fn ids_of(evidence: &Evidence<'_>, life: usize, log: &[StoredRecord]) -> usize {
+    let is_its = |record: &&StoredRecord| {
+        let id = record.value.as_deref().and_then(id_of);
+        let entry = id.and_then(|id| evidence.entries.entries.get(id.0 as usize));
+        entry.is_some_and(|entry| entry.life == life)
+    };
+    log.iter().filter(is_its).map(|record| record.producer_id).collect::<BTreeSet<_>>().len()
 }
 
 fn check_order_of(
@@ -312,6 +352,24 @@ fn check_calls(evidence: &Evidence<'_>) -> Result<(), String> {
             if before > (decided, *order) {
                 return Err(format!("{id:?}: called back after {other:?}"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Callbacks that were not called were dropped, which is counted.
+fn check_dropped(evidence: &Evidence<'_>) -> Result<(), String> {
+    for (life, (_, executor)) in evidence.remains.iter().enumerate() {
+        let is_missing = |entry: &&Entry| {
+            entry.life == life
+                && entry.has_callback
+                && entry.called.is_empty()
+                && matches!(entry.sent, Sent::Accepted { .. })
+        };
+        let missing = evidence.entries.entries.iter().filter(is_missing).count() as u64;
+        if missing != executor.dropped() {
+            let dropped = executor.dropped();
+            return Err(format!("{missing} callbacks were not called, and {dropped} dropped"));
         }
     }
     Ok(())

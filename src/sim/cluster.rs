@@ -10,7 +10,7 @@ use super::offers::Offer;
 use super::plan::Plan;
 use super::strikes::Door;
 use super::world::{Event, State};
-use crate::protocol::{ApiKey, MetadataResponse, ProduceResponse, Reader, TopicRef};
+use crate::protocol::{ApiKey, ErrorCode, MetadataResponse, ProduceResponse, Reader, TopicRef};
 use crate::testing::faults::{Cut, Faults, Mangle, Plan as FaultPlan};
 use crate::testing::model::{Broker, Model, Reply, Settings, parse};
 use crate::time::{ManualClock, MonoTime};
@@ -41,6 +41,8 @@ pub(super) struct ServerEnd {
     pub(super) busy: bool,
     /// Responses sent.
     answered: u64,
+    /// One of them was nonsense: what comes after it may be dropped with the connection.
+    mangled: bool,
     /// Takes what comes and does nothing about it.
     pub(super) silent: bool,
 }
@@ -223,6 +225,9 @@ impl State {
         let frame = server.unread[4..4 + length].to_vec();
         server.unread.drain(..4 + length);
         let Some(parsed) = parse(&self.cluster.model, broker, &frame) else {
+            if self.cluster.model.brokers().contains_key(&broker) {
+                self.fail(|| format!("c{conn}: no request that broker {broker} can read"));
+            }
             return self.end_down(conn, Duration::ZERO, Ok(()));
         };
         let target = parsed.target(&self.cluster.model, broker);
@@ -258,7 +263,10 @@ impl State {
     fn execute(&mut self, conn: usize, frame: &[u8], orders: &Orders, heard: Option<u64>) {
         let Orders { plan, met } = orders;
         let broker = self.net.conns.get(&conn).map_or(-1, |conn| conn.broker);
-        if self.server(conn).is_none() {
+        let is_gone = self.server(conn).is_none();
+        let is_alive =
+            |state: &Self| state.cluster.model.brokers().get(&broker).is_some_and(|b| b.alive);
+        if is_gone && !(self.conn(conn).finishes && is_alive(self)) {
             return;
         }
         if let Some(cut) = plan.cut_before {
@@ -276,17 +284,24 @@ impl State {
         });
         self.watch_request(&parsed.request, broker, heard);
         let reply = self.cluster.model.answer(broker, &parsed, now_ms, plan);
-        self.feel(met, plan.cut_after.is_some(), &parsed.request, &reply);
+        if !is_gone {
+            self.feel(met, plan.cut_after.is_some(), &parsed.request, &reply);
+        }
         self.note_answer(parsed.key, version, broker, met, &reply);
+        if is_gone {
+            return;
+        }
         let is_paused = parsed.key == ApiKey::Produce && version >= 6 && !plan.mute.is_zero();
         if let Some(cut) = plan.cut_after {
             return self.cut(conn, cut);
         }
         if let (Reply::Frame(_), Some(server)) = (&reply, self.server(conn)) {
             server.answered += 1;
+            server.mangled |= plan.mangle.is_some();
             let number = server.answered;
             if parsed.key == ApiKey::Metadata && plan.mangle.is_none() {
-                self.note_metadata(conn, number, version, &reply, heard);
+                let asked_at = heard.filter(|_| !server.mangled);
+                self.note_metadata(conn, number, version, &reply, asked_at);
             }
             if is_paused && plan.mangle.is_none() {
                 // It is told in milliseconds.
@@ -347,6 +362,9 @@ impl State {
             self.feel_answer(met, broker, &name, topic);
             for it in &topic.partitions {
                 let numbers = [it.error_code.0 as u64, it.base_offset as u64];
+                if let Some(text) = unprovoked(it.error_code, met, &self.plan) {
+                    self.fail(|| format!("{name}-{}: {text}", it.index));
+                }
                 self.trace.note(now, "answer", numbers, || {
                     let text = format!("{}, offset {}", it.error_code, it.base_offset);
                     (format!("{name}-{}", it.index), text)
@@ -389,4 +407,25 @@ impl State {
         }
         self.schedule(after + plan.mute, Event::Cluster(ClusterEvent::Next { conn }));
     }
+}
+
+/// What a broker says of a batch that is not as it was made, or was not made as it should: only a
+/// fault may have it say so.
+fn unprovoked(code: ErrorCode, met: &[usize], plan: &Plan) -> Option<String> {
+    const CORRUPT_MESSAGE: ErrorCode = ErrorCode::CORRUPT_MESSAGE;
+    const INVALID_RECORD: ErrorCode = ErrorCode::INVALID_RECORD;
+    let blames = matches!(
+        code,
+        CORRUPT_MESSAGE
+            | INVALID_RECORD
+            | ErrorCode::INVALID_REQUEST
+            | ErrorCode::INVALID_REQUIRED_ACKS
+            | ErrorCode::INVALID_TIMESTAMP
+            | ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT
+            | ErrorCode::UNSUPPORTED_VERSION
+    );
+    // Brokers before 2.8 have one code for both.
+    let is_meant = |its| its == code || (its, code) == (INVALID_RECORD, CORRUPT_MESSAGE);
+    let says = |number: &usize| is_meant(plan.faults[*number].1.code);
+    (blames && !met.iter().any(says)).then(|| format!("a batch is refused with {code}"))
 }

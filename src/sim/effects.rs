@@ -2,14 +2,16 @@
 //! once something felt it, be it a connection, a broker, a log, a look-up or a request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::faults::Kind;
-use super::plan::Plan;
+use super::plan::{MS, Plan};
 use super::world::State;
 use crate::protocol::{ErrorCode, TopicProduceResponse};
 use crate::sync::Arc;
 use crate::testing::faults::{FaultId, Faults, Plan as FaultPlan, Target};
 use crate::testing::model::{Reply, Request};
+use crate::time::MonoTime;
 
 /// How many faults were felt, and how often all of them together.
 #[derive(Clone, Copy, Default)]
@@ -51,6 +53,8 @@ pub(super) struct Effects {
     pub(super) forgot: BTreeMap<(usize, i32), i64>,
     /// Partitions that lost what they had acknowledged.
     pub(super) unclean: BTreeSet<(usize, i32)>,
+    /// When the sender's thread got no processor.
+    pub(super) stalls: Vec<(MonoTime, MonoTime)>,
 }
 
 impl Effects {
@@ -65,6 +69,12 @@ impl Effects {
 
     pub(super) fn is_felt(&self, fault: usize) -> bool {
         self.felt.contains_key(&fault)
+    }
+
+    /// How much later than allowed something may have happened between these moments.
+    pub(super) fn slack(&self, from: MonoTime, to: MonoTime) -> Duration {
+        let within = self.stalls.iter().filter(|(begun, over)| *begun <= to && from <= *over);
+        10 * MS + within.map(|(begun, over)| over.since(*begun)).sum::<Duration>()
     }
 
     /// A fault no longer lies in wait. Gives what the model calls it, if it did.

@@ -36,6 +36,8 @@ pub(super) struct Leaders {
     known: BTreeMap<Place, Vec<(u64, i32)>>,
     /// The topic's id that it heard of last.
     ids: BTreeMap<String, [u8; 16]>,
+    /// A run is long enough for it to forget topics that nobody uses.
+    may_idle: bool,
     /// How many pieces of news it has heard.
     pub(super) heard: u64,
     /// It has begun anew since then, and goes by no answer to what it had asked before.
@@ -43,6 +45,10 @@ pub(super) struct Leaders {
 }
 
 impl Leaders {
+    pub(super) fn new(may_idle: bool) -> Self {
+        Self { may_idle, ..Self::default() }
+    }
+
     /// A broker answers a question for metadata. Gives what the client will know then.
     pub(super) fn tell(
         &mut self,
@@ -107,15 +113,14 @@ impl Leaders {
         }
     }
 
-    /// Of topics that nobody has sent to for `metadata.max.idle.ms` a client asks no more: it has
-    /// forgotten them. Those that are new to it it asks for alone.
+    /// A topic that nobody has sent to for `metadata.max.idle.ms` is forgotten, and asked for no
+    /// more until it is new again. Where some are not asked for it can't be told which: the others
+    /// may be all that the client knows, or new to it.
     fn forget_idle(&mut self, asked: &[String]) {
-        let are_new = |topics: &[String]| !topics.iter().any(|name| self.ids.contains_key(name));
-        if !asked.is_empty() && are_new(asked) {
-            return;
+        if self.may_idle && self.ids.keys().any(|name| !asked.contains(name)) {
+            self.ids.clear();
+            self.forget(|_| true);
         }
-        self.ids.retain(|name, _| asked.contains(name));
-        self.forget(|(topic, _)| !asked.contains(topic));
     }
 
     /// The client asks a bootstrap server, which it does when it has given all others up. It may
@@ -213,16 +218,17 @@ mod tests {
             asked: names.iter().map(|name| (*name).to_owned()).collect(),
             topics: Vec::new(),
         };
-        let mut leaders = Leaders::default();
-        leaders.note(place(), 3, 1);
-        leaders.note(place(), 4, 2);
-        leaders.hear(news(4, 0));
-        leaders.hear(asked(&["new"], 1));
-        leaders.hear(asked(&["t", "new"], 2));
-        assert!(leaders.judge(&place(), 1, 3).is_err(), "it was asked for with what was new alone");
-        leaders.hear(asked(&[], 3));
-        leaders.hear(news(3, 4));
-        assert_eq!(leaders.judge(&place(), 1, 5), Ok(()));
+        for may_idle in [true, false] {
+            let mut leaders = Leaders::new(may_idle);
+            leaders.note(place(), 3, 1);
+            leaders.note(place(), 4, 2);
+            leaders.hear(news(4, 0));
+            leaders.hear(asked(&["t", "new"], 1));
+            assert!(leaders.judge(&place(), 1, 2).is_err(), "it was asked for, too");
+            leaders.hear(asked(&[], 2));
+            leaders.hear(news(3, 3));
+            assert_eq!(leaders.judge(&place(), 1, 4).is_ok(), may_idle);
+        }
     }
 
     /// It was written when the socket had room again, and may be from before a new beginning.

@@ -48,8 +48,8 @@ pub(super) struct Entry {
     pub(super) calm: bool,
     /// What its callback was told, each time that it was called.
     pub(super) called: Vec<Result<RecordMetadata, Error>>,
-    /// Its callback has returned.
-    pub(super) returned: bool,
+    /// When its callback has returned.
+    pub(super) returned: Option<MonoTime>,
     /// A close or a purge gave it back: it is surely not in the log.
     pub(super) given_back: bool,
 }
@@ -82,7 +82,7 @@ impl Entry {
 
     /// The record is decided and its callback, if it has one, has returned.
     fn is_over(&self) -> bool {
-        self.is_decided() && (!self.has_callback || self.returned)
+        self.is_decided() && (!self.has_callback || self.returned.is_some())
     }
 
     fn is_decided(&self) -> bool {
@@ -91,6 +91,23 @@ impl Entry {
 }
 
 impl Entries {
+    /// When the last of those became over that were accepted by then; none if one is not.
+    pub(super) fn over_at(&self, until: MonoTime) -> Option<MonoTime> {
+        let before = self.entries.iter().filter(|entry| {
+            entry.life == self.life
+                && matches!(entry.sent, Sent::Accepted { at, .. } if at <= until)
+        });
+        let over = before.map(|entry| {
+            let (_, decided) = entry.delivery()?.decided_as()?;
+            if entry.has_callback {
+                entry.returned.map(|at| at.max(decided))
+            } else {
+                Some(decided)
+            }
+        });
+        over.into_iter().try_fold(MonoTime::ZERO, |last, at| Some(last.max(at?)))
+    }
+
     /// How many records were accepted so far: what is refused at once is no work.
     pub(super) fn work(&self) -> usize {
         self.accepted as usize
@@ -106,7 +123,7 @@ impl Ledger {
         let mut entries = self.lock();
         let id = RecordId(entries.entries.len() as u32);
         let (sent, called) = (Sent::Pending, Vec::new());
-        let (begun, call, returned, given_back) = (now(), None, false, false);
+        let (begun, call, returned, given_back) = (now(), None, None, false);
         let life = entries.life;
         let entry = Entry {
             topic,
@@ -167,7 +184,7 @@ impl Ledger {
     pub(super) fn leave(&self, id: RecordId) {
         let mut entries = self.lock();
         let entry = &mut entries.entries[id.0 as usize];
-        entry.returned = true;
+        entry.returned = Some(now());
         let place = entry.delivery().map(|delivery| (entry.topic, delivery.partition()));
         place.map(|place| entries.running.remove(&place));
     }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::cluster::is_bootstrap;
-use super::plan::{MS, Plan};
+use super::plan::{MS, Plan, SECOND};
 use super::watch::Frames;
 use super::world::{Event, On, State, World, seat};
 use crate::network::{ConnectionId, Net, Readiness, SocketOptions, Wake};
@@ -57,6 +57,10 @@ pub(super) struct Network {
     rung: bool,
     /// Something was written since the last poll.
     wrote: bool,
+    /// The last poll ended by time alone, and something has come of that: a write, a connection, an
+    /// end of either or of a batch.
+    slept: bool,
+    pub(super) acted: bool,
     /// The next writes are cut short by a reset, each by this fault.
     pub(super) cut_writes: VecDeque<usize>,
     /// The sender's thread gets no processor for so long, by this fault.
@@ -68,6 +72,8 @@ pub(super) struct Conn {
     pub(super) broker: i32,
     pub(super) client: Option<ClientEnd>,
     pub(super) server: Option<super::cluster::ServerEnd>,
+    /// It was reset as the broker carried a request out, which does that to the end.
+    pub(super) finishes: bool,
     /// Nothing gets through any more, in either direction.
     pub(super) hole: bool,
     /// A write has failed.
@@ -148,6 +154,8 @@ impl Network {
             made: 0,
             rung: false,
             wrote: false,
+            slept: false,
+            acted: false,
             cut_writes: VecDeque::new(),
             stall: None,
         }
@@ -233,14 +241,22 @@ impl Net for SimNet {
             let took = Duration::from_nanos(state.random.below(20_000) as u64);
             self.0.pass(&mut state, took);
             state.note_poll(timeout);
+            let in_vain =
+                std::mem::take(&mut state.net.slept) & !std::mem::take(&mut state.net.acted);
+            if in_vain {
+                state.watch_wakeup();
+            }
             timeout.map_or(MonoTime::MAX, |timeout| state.now + timeout)
         };
         let blocks = {
             let state = self.0.lock();
             !state.net.rung && state.now < until && !state.has_edges()
         };
+        let mut by_time = false;
         if blocks {
-            seat.park(On::Net, until);
+            let early = self.0.lock().perhaps_early(until);
+            by_time = seat.park(On::Net, early);
+            self.0.lock().watch_overdue();
         } else {
             seat.yield_now();
         }
@@ -249,6 +265,7 @@ impl Net for SimNet {
         state.take_edges(ready);
         let wrote = std::mem::take(&mut state.net.wrote);
         let called = rung || wrote || blocks || !ready.is_empty();
+        state.net.slept = by_time && ready.is_empty() && !rung;
         state.watch_turn(called);
         Ok(state.now)
     }
@@ -263,9 +280,20 @@ impl State {
         self.conn(id).client.as_mut().expect("a connection that the client has not closed")
     }
 
+    /// A poll may end before its time, and for nothing.
+    fn perhaps_early(&mut self, until: MonoTime) -> MonoTime {
+        let spurious = self.net.weather.spurious;
+        if !self.chance(spurious) {
+            return until;
+        }
+        let left = until.since(self.now).min(SECOND);
+        self.now + Duration::from_nanos(self.random.below(left.as_nanos() as usize + 1) as u64)
+    }
+
     fn take_stall(&mut self) -> Option<Duration> {
         let (stall, by) = self.net.stall.take()?;
         self.felt(by);
+        self.effects.stalls.push((self.now, self.now + stall));
         Some(stall)
     }
 
@@ -285,6 +313,7 @@ impl State {
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<ConnectionId> {
         self.net.made += 1;
+        self.net.acted = true;
         let id = self.net.made;
         if self.net.made > most_connections(&self.plan) {
             self.fail(|| "it connects again and again".to_owned());
@@ -312,6 +341,7 @@ impl State {
             broker,
             client: Some(client),
             server: None,
+            finishes: false,
             hole: false,
             broken: false,
             frames: Frames::default(),
@@ -393,7 +423,7 @@ impl State {
             n = 1 + draw % n;
         }
         client.room -= n;
-        self.net.wrote = true;
+        (self.net.wrote, self.net.acted) = (true, true);
         let conn = self.conn(id);
         let mut bytes = Vec::with_capacity(n);
         for buf in bufs {
@@ -430,6 +460,7 @@ impl State {
         let latency = self.latency();
         self.trace.note(now, "close", [id as u64, 0], || (format!("c{id}"), String::new()));
         self.net.held.remove(&id);
+        self.net.acted = true;
         let conn = self.conn(id);
         conn.client = None;
         let at = (now + latency).max(conn.up_until);

@@ -258,12 +258,6 @@ impl Plan {
         self.topics[topic].1.partitions
     }
 
-    /// How much later than allowed something may happen: the sender's thread may get no processor.
-    pub(super) fn slack(&self) -> Duration {
-        let stalls = self.faults.iter().filter(|(_, fault)| fault.kind == Kind::Stall);
-        10 * MS + 200 * MS * stalls.count() as u32
-    }
-
     /// Whether settings leave time enough for every record to be delivered once all is well.
     pub(super) fn has_time(&self) -> bool {
         let c = &self.config;

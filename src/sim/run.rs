@@ -54,7 +54,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// The failure, and the last that happened to the record, partition or connection in question.
+    /// The failure, and the last that happened to the partition or connection in question.
     pub(super) fn explained(&self) -> String {
         const MOST: usize = 14;
         let failure = self.failure.as_deref().unwrap_or_default();
@@ -62,10 +62,12 @@ impl Report {
             .find("RecordId(")
             .and_then(|at| failure[at..].find(')').map(|end| &failure[at..=at + end]));
         let of_record = |name| self.log.iter().find(|line| line.text.contains(name));
-        let connection = failure.split(':').next().filter(|name| name.starts_with('c'));
+        // Or what the text begins with: a connection or a partition.
+        let named = failure.split(':').next();
+        let named = named.filter(|name| self.log.iter().any(|line| line.subject == **name));
         let subject = match record.and_then(of_record) {
             Some(line) => Some(line.subject.as_str()),
-            None => connection,
+            None => named,
         };
         let concerned = |line: &&Line| subject.is_none_or(|s| s == line.subject);
         let lines: Vec<_> = self.log.iter().filter(concerned).collect();

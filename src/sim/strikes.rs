@@ -58,7 +58,7 @@ impl State {
     /// Strikes, or lies in wait for what comes; false if there is nothing to strike.
     fn finds_a_victim(&mut self, fault: &Fault) -> bool {
         match fault.kind {
-            Kind::Reset => return self.each_chosen(fault, |state, conn| state.break_down(conn)),
+            Kind::Reset => return self.each_chosen(fault, Self::reset),
             Kind::Close => {
                 return self.each_chosen(fault, |state, conn| {
                     state.end_down(conn, Duration::ZERO, Ok(()));
@@ -404,6 +404,13 @@ impl State {
         self.end_down(conn, Duration::ZERO, Err(ErrorKind::ConnectionReset));
     }
 
+    /// As that, in the middle of a request, perhaps, which is carried out all the same.
+    fn reset(&mut self, conn: usize) {
+        let finishes = self.chance(2);
+        self.conn(conn).finishes = finishes;
+        self.break_down(conn);
+    }
+
     /// Some of the open connections, and of silent ones if they are to end; false if there is none.
     fn each_chosen(&mut self, fault: &Fault, action: impl Fn(&mut Self, usize)) -> bool {
         let ends = matches!(fault.kind, Kind::Reset | Kind::Close);
@@ -475,12 +482,14 @@ impl State {
             self.mend(&Mend::Broker(broker));
         }
         self.cluster.all_in_sync();
-        // Whoever is in between forgets, too; and delays add up behind each other, to minutes where
-        // no answer is waited for.
+        // Delays add up behind each other, to minutes where no answer is waited for: there whoever
+        // is in between forgets, too. Elsewhere it is for the producer to give an answer up.
         let delays = plan.strikes(Kind::Delay) || plan.strikes(Kind::DelayResponse);
         let holes = self.net.conns.iter_mut().filter(|(_, conn)| {
             let is_stuck = |server: &ServerEnd| server.silent || (delays && server.busy);
-            conn.stands() && (conn.hole || conn.server.as_ref().is_none_or(is_stuck))
+            plan.config.acks == 0
+                && conn.stands()
+                && (conn.hole || conn.server.as_ref().is_none_or(is_stuck))
         });
         let holes: Vec<usize> = holes.map(|(id, _)| *id).collect();
         for conn in holes {

@@ -60,6 +60,14 @@ pub(super) fn now() -> MonoTime {
     seat().map_or(MonoTime::ZERO, |seat| seat.now())
 }
 
+/// How much later than allowed what has begun then may be over.
+pub(super) fn slack(begun: MonoTime) -> Duration {
+    seat().map_or(Duration::ZERO, |seat| {
+        let state = seat.world.lock();
+        state.effects.slack(begun, state.now)
+    })
+}
+
 pub(super) fn sleep(time: Duration) {
     seat().into_iter().for_each(|seat| seat.sleep(time));
 }
@@ -169,7 +177,7 @@ impl Crowd {
 
     /// Checks that a call kept its bound, and that it did not outlive the producer.
     pub(super) fn bound(&self, call: &'static str, begun: MonoTime, at_most: Duration) {
-        let (took, slack) = (now().since(begun), self.plan.slack());
+        let (took, slack) = (now().since(begun), slack(begun));
         if took > at_most + slack {
             self.ledger.find(format!("{call} took {took:?}, and had {at_most:?}"));
         }
@@ -197,7 +205,15 @@ impl Crowd {
                     self.ledger.find(format!("a flush returned before {id:?} was over"));
                 }
             }
-            Err(Error::FlushTimeout { .. }) if now().since(begun) >= timeout => return false,
+            Err(Error::FlushTimeout { .. }) if now().since(begun) >= timeout => {
+                // What was sent before the sender heard of it is waited for, too.
+                let over_at = self.ledger.lock().over_at(begun + slack(begun));
+                if !self.is_closing() && over_at.is_some_and(|at| begun < at && at + MS < now()) {
+                    let text = format!("a flush of {begun:?} does not end in {timeout:?}");
+                    self.ledger.find(format!("{text}: all was over at {over_at:?}"));
+                }
+                return false;
+            }
             Err(error) => self.ledger.find(format!("flush: {error}")),
         }
         true
@@ -250,17 +266,14 @@ impl User {
                     let timeout = pick(&mut self.random, &[Duration::ZERO, 20 * MS, SECOND]);
                     self.crowd.flush(&self.producer, timeout);
                 }
-                1..4 => self.wait(),
+                1..=3 => self.wait(),
                 5 => left -= self.send_all(left),
                 6 if self.random.below(4) == 0 => self.purge(),
-                4 => {
-                    let burst = self.random.below(25).min(left);
+                way => {
+                    let many = if way == 4 { 25 } else { 3 };
+                    let burst = (1 + self.random.below(many)).min(left);
                     left -= (0..burst).filter(|_| self.send(false).is_ok()).count();
                     sleep(think * burst as u32);
-                }
-                _ => {
-                    left -= usize::from(self.send(false).is_ok());
-                    sleep(think);
                 }
             }
         }
@@ -319,6 +332,10 @@ impl User {
                 let outcome = handle.wait_timeout(timeout);
                 self.crowd.bound("wait_timeout", begun, timeout);
                 if matches!(outcome, Err(Error::WaitTimeout)) {
+                    let decided = handle.decided_as().map_or(MonoTime::MAX, |(_, at)| at);
+                    if decided < now() && now().since(decided) > MS {
+                        self.crowd.ledger.find(format!("a wait goes on, decided at {decided:?}"));
+                    }
                     self.handles.push(handle);
                 }
             }

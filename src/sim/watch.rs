@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::faults::Kind;
 use super::leaders::{Leaders, News};
 use super::ledger::{RecordId, id_of};
 use super::net::Conn;
-use super::plan::CallbackKind;
+use super::plan::{CallbackKind, Plan, SECOND};
 use super::world::State;
 use crate::protocol::TopicRef;
 use crate::record::RecordBatch;
@@ -17,16 +18,33 @@ use crate::time::MonoTime;
 /// Who has which sequence: producer id, epoch, topic, partition, sequence.
 type Sequences = BTreeMap<(i64, i16, String, i32, i32), RecordId>;
 
-#[derive(Default)]
 pub(super) struct Watch {
     sequences: Sequences,
     /// The second that turns are counted in, and how many it has had.
     second: u64,
     turns: u64,
+    /// Those of them that time alone called for, and nothing came of.
+    in_vain: u64,
     pub(super) busiest_second: u64,
     /// Turns in a row that nothing had called for.
     idle_turns: u32,
     pub(super) leaders: Leaders,
+}
+
+impl Watch {
+    pub(super) fn new(plan: &Plan) -> Self {
+        // No run lasts as long as the longest time.
+        let may_idle = plan.config.metadata_max_idle < 100 * SECOND;
+        Self {
+            sequences: Sequences::new(),
+            second: 0,
+            turns: 0,
+            in_vain: 0,
+            busiest_second: 0,
+            idle_turns: 0,
+            leaders: Leaders::new(may_idle),
+        }
+    }
 }
 
 /// The frames of a connection, as they pass.
@@ -46,8 +64,10 @@ pub(super) struct Frames {
     news: VecDeque<(u64, News)>,
     /// When each request that is not answered yet was wholly written.
     unanswered: VecDeque<MonoTime>,
-    /// The pauses that the client has read of, which are no time that an answer may take.
+    /// The pauses that the client has read of and some request may have met, which are no time that
+    /// an answer may take; and when the last one is over.
     paused: Duration,
+    paused_until: MonoTime,
 }
 
 /// Counts frames in a stream of bytes.
@@ -116,6 +136,7 @@ impl Frames {
             }
             self.pauses.pop_front();
             self.paused += pause;
+            self.paused_until = self.paused_until.max(now + pause);
             // Requests that were on their way before may still be written.
             if self.settled {
                 self.quiet_until = self.quiet_until.max(now + pause);
@@ -134,6 +155,9 @@ impl Frames {
     ) -> Result<(), String> {
         let (begun, ended) = (self.up.begun, self.up.ended);
         self.up.feed(bytes);
+        if self.unanswered.is_empty() && self.paused_until < now {
+            self.paused = Duration::ZERO;
+        }
         self.unanswered.extend((ended..self.up.ended).map(|_| now));
         // What waited to be written may be older than what was heard since.
         let is_fresh = std::mem::replace(&mut self.settled, whole);
@@ -153,13 +177,13 @@ impl Frames {
 }
 
 impl Frames {
-    /// The client waits for an answer, and should have given it up: one takes no longer than
-    /// `request`, or `setup` where the connection is not ready for use yet.
-    fn overdue(&self, request: Duration, setup: Duration, now: MonoTime) -> Option<Duration> {
+    /// The client waits for an answer since this moment, and should have given it up: one takes no
+    /// longer than `request`, or `setup` where the connection is not ready for use yet.
+    fn overdue(&self, request: Duration, setup: Duration, now: MonoTime) -> Option<MonoTime> {
         // The versions are asked for once or twice.
         let limit = if self.down.ended < 2 { request.max(setup) } else { request };
-        let waited = now.since(*self.unanswered.front()?);
-        (waited > limit + self.paused).then_some(waited)
+        let since = *self.unanswered.front()?;
+        (now.since(since) > limit + self.paused).then_some(since)
     }
 }
 
@@ -173,9 +197,13 @@ impl State {
             return;
         }
         // Set-ups have a fifth of jitter.
-        let (request, setup) = (c.request_timeout + plan.slack(), c.setup_timeout.1.mul_f64(1.25));
-        let overdue =
-            |(id, conn): (usize, &Conn)| Some((id, conn.frames.overdue(request, setup, now)?));
+        let (request, setup) = (c.request_timeout, c.setup_timeout.1.mul_f64(1.25));
+        let overdue = |(id, conn): (usize, &Conn)| {
+            let since = conn.frames.overdue(request, setup, now)?;
+            let slack = self.effects.slack(since, now);
+            conn.frames.overdue(request + slack, setup + slack, now)?;
+            Some((id, now.since(since)))
+        };
         let first = self.net.held().filter_map(overdue).next();
         if let Some((id, waited)) = first {
             self.fail(|| format!("c{id} stands, and an answer is waited for since {waited:?}"));
@@ -231,6 +259,18 @@ impl State {
         }
     }
 
+    /// The sender woke up for the time alone, and had nothing to do, as when a batch went out
+    /// before its linger was over.
+    pub(super) fn watch_wakeup(&mut self) {
+        const MOST_IN_VAIN: u64 = 500;
+        self.watch.in_vain += 1;
+        // Names that are not found are looked up after each backoff, which is not seen here.
+        let looks_up = self.plan.strikes(Kind::NoNames);
+        if self.watch.in_vain > MOST_IN_VAIN && !looks_up {
+            self.fail(|| format!("the sender wakes up {MOST_IN_VAIN} times a second for nothing"));
+        }
+    }
+
     /// The sender takes a turn; `called` if something had happened or was due.
     pub(super) fn watch_turn(&mut self, called: bool) {
         const MOST_IDLE: u32 = 50;
@@ -238,7 +278,7 @@ impl State {
         let most_a_second = if self.net.weather.room < 1_000 { 100_000 } else { 20_000 };
         let second = self.now.as_nanos() / 1_000_000_000;
         if second != self.watch.second {
-            (self.watch.second, self.watch.turns) = (second, 0);
+            (self.watch.second, self.watch.turns, self.watch.in_vain) = (second, 0, 0);
         }
         self.watch.turns += 1;
         self.watch.busiest_second = self.watch.busiest_second.max(self.watch.turns);

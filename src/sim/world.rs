@@ -20,6 +20,7 @@ use super::net::Network;
 use super::plan::Plan;
 use super::trace::Trace;
 use super::watch::Watch;
+use crate::claims;
 use crate::planted::Defect;
 use crate::protocol::ApiKey;
 use crate::random::Random;
@@ -75,6 +76,7 @@ pub(crate) fn on_decided(is_first: bool) -> Option<(u64, MonoTime)> {
         state.fail(|| "a batch was completed twice".to_owned());
     }
     state.decided += 1;
+    state.net.acted = true;
     Some((state.decided, state.now))
 }
 
@@ -210,7 +212,7 @@ impl World {
             covered: BTreeMap::new(),
             spoken: BTreeMap::new(),
             met: BTreeMap::new(),
-            watch: Watch::default(),
+            watch: Watch::new(plan),
             decided: 0,
             threads: Vec::new(),
             events: BTreeMap::new(),
@@ -284,6 +286,10 @@ impl Seat {
     fn live<T>(self, body: impl FnOnce() -> T) -> T {
         let baton = Arc::clone(&self.world.lock().threads[self.me].baton);
         baton.await_turn();
+        if self.world.defect.is_some() {
+            // A mistake is to be found by what it does.
+            claims::give_up();
+        }
         SEAT.set(Some(self.clone()));
         let result = catch_unwind(AssertUnwindSafe(body));
         SEAT.set(None);

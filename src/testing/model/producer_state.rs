@@ -63,6 +63,8 @@ struct Producer {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProducerStates {
     by_id: BTreeMap<i64, Producer>,
+    /// One of them was forgotten for its age.
+    has_expired: bool,
 }
 
 impl ProducerStates {
@@ -139,6 +141,12 @@ impl ProducerStates {
         self.by_id.clear();
     }
 
+    /// Whether it has ever forgotten a producer for its age.
+    #[cfg(test)]
+    pub(crate) fn has_expired(&self) -> bool {
+        self.has_expired
+    }
+
     /// Whether it knows a producer, and whether it knows more than the last batch of one.
     #[cfg(test)]
     pub(crate) fn knows(&self) -> (bool, bool) {
@@ -149,10 +157,12 @@ impl ProducerStates {
     /// Forgets the producers whose last batch is dated `age_ms` or more before `now_ms`: what
     /// counts is the records' own time, not when they were written.
     pub(crate) fn forget_older(&mut self, now_ms: i64, age_ms: i64) {
+        let known = self.by_id.len();
         self.by_id.retain(|_, producer| {
             let last = producer.batches.back().map_or(-1, |last| last.max_timestamp);
             now_ms.saturating_sub(last) < age_ms
         });
+        self.has_expired |= self.by_id.len() < known;
     }
 
     /// Keeps of each producer the last batch alone, as a broker does that was shut down and has
