@@ -241,11 +241,9 @@ impl Net for SimNet {
             let took = Duration::from_nanos(state.random.below(20_000) as u64);
             self.0.pass(&mut state, took);
             state.note_poll(timeout);
-            let in_vain =
-                std::mem::take(&mut state.net.slept) & !std::mem::take(&mut state.net.acted);
-            if in_vain {
-                state.watch_wakeup();
-            }
+            let slept = std::mem::take(&mut state.net.slept);
+            let acted = std::mem::take(&mut state.net.acted);
+            state.watch_wakeup(slept, acted);
             timeout.map_or(MonoTime::MAX, |timeout| state.now + timeout)
         };
         let blocks = {

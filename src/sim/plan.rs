@@ -224,8 +224,7 @@ impl Plan {
         let settled = c.delivery_timeout + c.request_timeout + c.reconnect_backoff.1 + 2 * SECOND;
         // By then producers are forgotten, if they ever are.
         let expired = self.expiry.map_or(Duration::ZERO, |(age, _)| age);
-        let forgets = [Kind::Unclean, Kind::ForgetProducers, Kind::Recreate];
-        let learnt = if self.expiry.is_some() || forgets.iter().any(|kind| self.strikes(*kind)) {
+        let learnt = if self.forgets() {
             c.metadata_max_age.min(SOON) + self.search() + SECOND
         } else {
             Duration::ZERO
@@ -256,6 +255,12 @@ impl Plan {
 
     pub(super) fn partitions(&self, topic: usize) -> i32 {
         self.topics[topic].1.partitions
+    }
+
+    /// Whether a partition may lose what it knew of a producer.
+    pub(super) fn forgets(&self) -> bool {
+        let kinds = [Kind::Unclean, Kind::ForgetProducers, Kind::Recreate];
+        self.expiry.is_some() || kinds.into_iter().any(|kind| self.strikes(kind))
     }
 
     /// Whether settings leave time enough for every record to be delivered once all is well.
@@ -387,6 +392,8 @@ fn faults(random: &mut Random, plan: &Plan) -> Vec<(Duration, Fault)> {
             // Most of them strike the producer that does the world's work.
             let first = plan.first.as_ref().filter(|_| random.below(3) > 0);
             let from = first.map_or(Duration::ZERO, |ending| ending.time(&plan.config));
+            // It may be long before a producer meets anything again whose brokers are all replaced.
+            let from = if kind == Kind::Replace { until / 2 } else { from };
             let last = if is_sure { until / 2 } else { until };
             let at = between(random, from.min(last), last);
             (at, Fault::of(kind, random, plan))

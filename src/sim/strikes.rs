@@ -482,12 +482,14 @@ impl State {
             self.mend(&Mend::Broker(broker));
         }
         self.cluster.all_in_sync();
-        // Delays add up behind each other, to minutes where no answer is waited for: there whoever
-        // is in between forgets, too. Elsewhere it is for the producer to give an answer up.
+        // As a rule it is for the producer to give up what is stuck. But delays add up behind each
+        // other, to minutes where no answer is waited for; and where partitions forget producers a
+        // batch fails that may be in the log: there whoever is in between forgets, too.
+        let is_called_off = plan.config.acks == 0 || plan.forgets();
         let delays = plan.strikes(Kind::Delay) || plan.strikes(Kind::DelayResponse);
         let holes = self.net.conns.iter_mut().filter(|(_, conn)| {
             let is_stuck = |server: &ServerEnd| server.silent || (delays && server.busy);
-            plan.config.acks == 0
+            is_called_off
                 && conn.stands()
                 && (conn.hole || conn.server.as_ref().is_none_or(is_stuck))
         });

@@ -25,6 +25,8 @@ pub(super) struct Watch {
     turns: u64,
     /// Those of them that time alone called for, and nothing came of.
     in_vain: u64,
+    /// And turns of which something came.
+    acts: u64,
     pub(super) busiest_second: u64,
     /// Turns in a row that nothing had called for.
     idle_turns: u32,
@@ -40,6 +42,7 @@ impl Watch {
             second: 0,
             turns: 0,
             in_vain: 0,
+            acts: 0,
             busiest_second: 0,
             idle_turns: 0,
             leaders: Leaders::new(may_idle),
@@ -259,15 +262,17 @@ impl State {
         }
     }
 
-    /// The sender woke up for the time alone, and had nothing to do, as when a batch went out
-    /// before its linger was over.
-    pub(super) fn watch_wakeup(&mut self) {
-        const MOST_IN_VAIN: u64 = 500;
-        self.watch.in_vain += 1;
+    /// The sender goes to sleep again: it had woken up for the time alone, or something came of it.
+    /// Now and then nothing does, as when a batch went out before its linger was over, or is to be
+    /// tried again where another one is under way.
+    pub(super) fn watch_wakeup(&mut self, by_time: bool, acted: bool) {
+        self.watch.in_vain += u64::from(by_time && !acted);
+        self.watch.acts += u64::from(acted);
         // Names that are not found are looked up after each backoff, which is not seen here.
         let looks_up = self.plan.strikes(Kind::NoNames);
-        if self.watch.in_vain > MOST_IN_VAIN && !looks_up {
-            self.fail(|| format!("the sender wakes up {MOST_IN_VAIN} times a second for nothing"));
+        let (in_vain, acts) = (self.watch.in_vain, self.watch.acts);
+        if in_vain > 200 + 4 * acts && !looks_up {
+            self.fail(|| format!("the sender wakes up for nothing: {in_vain} times to {acts}"));
         }
     }
 
@@ -278,7 +283,8 @@ impl State {
         let most_a_second = if self.net.weather.room < 1_000 { 100_000 } else { 20_000 };
         let second = self.now.as_nanos() / 1_000_000_000;
         if second != self.watch.second {
-            (self.watch.second, self.watch.turns, self.watch.in_vain) = (second, 0, 0);
+            (self.watch.second, self.watch.turns) = (second, 0);
+            (self.watch.in_vain, self.watch.acts) = (0, 0);
         }
         self.watch.turns += 1;
         self.watch.busiest_second = self.watch.busiest_second.max(self.watch.turns);
