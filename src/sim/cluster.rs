@@ -191,6 +191,13 @@ impl State {
     /// Bytes of a client have come.
     pub(super) fn on_bytes(&mut self, conn: usize, bytes: Vec<u8>) {
         let count = bytes.len();
+        // Where producers are forgotten a batch fails that may be in the log: nobody is cut there.
+        let memory = if self.plan.forgets() { Duration::MAX } else { self.net.weather.memory };
+        let now = self.now;
+        let idle = now.since(std::mem::replace(&mut self.conn(conn).used_at, now));
+        if idle >= memory {
+            return self.break_down(conn);
+        }
         match self.server(conn) {
             // The broker knows of no such connection.
             None => self.end_down(conn, Duration::ZERO, Err(ErrorKind::ConnectionReset)),

@@ -42,6 +42,9 @@ pub(super) struct Weather {
     pub(super) short: usize,
     /// One poll in so many tells an edge that is none; 0 for none.
     pub(super) spurious: usize,
+    /// After so long without a byte whoever is in between forgets a connection: what is sent then
+    /// is answered with a reset.
+    pub(super) memory: Duration,
     /// One call in so many lets other threads run in the middle of the sender's turn; 0 for none.
     pub(super) preempt: usize,
 }
@@ -82,6 +85,8 @@ pub(super) struct Conn {
     /// When the last bytes sent will have arrived, up and down: order is kept.
     up_until: MonoTime,
     down_until: MonoTime,
+    /// When bytes of the client's arrived last.
+    pub(super) used_at: MonoTime,
 }
 
 /// What the client's kernel knows.
@@ -345,6 +350,7 @@ impl State {
             frames: Frames::default(),
             up_until: now,
             down_until: now,
+            used_at: now,
         };
         self.net.conns.insert(id, conn);
         self.net.held.insert(id);

@@ -370,6 +370,7 @@ fn weather(random: &mut Random, config: &Config) -> Weather {
         room: pick(random, rooms),
         short: pick(random, &[0, 2, 8, 30]),
         spurious: pick(random, &[0, 20, 200]),
+        memory: pick(random, &[3600, 3600, 12]) * SECOND,
         preempt: pick(random, &[0, 3, 10]),
     }
 }
