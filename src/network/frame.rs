@@ -3,9 +3,10 @@
 //! A frame on its way out borrows nothing and copies nothing: it owns the record batches it
 //! carries until its response has come or its connection has ended. Called by the sender thread.
 
-use crate::claims;
 use std::fmt;
 use std::io::IoSlice;
+
+use crate::claims;
 
 /// The longest response that is accepted. Real ones are far smaller (the metadata of 100,000
 /// partitions takes some 10 MB); a longer length means that the peer doesn't speak Kafka.

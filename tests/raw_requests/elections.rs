@@ -145,15 +145,27 @@ fn clean_election(world: &impl World) {
     assert!(after.leader_epoch > before.leader_epoch);
     assert_eq!(after.isr_nodes, [follower]);
     let c = &mut leader_of(world.port(follower), STRICT);
-    for sequence in 0..3 {
-        let verdict = send(c, &to, &batch(sequence));
-        let offset = base + i64::from(sequence);
-        assert_eq!((verdict.error_code, verdict.base_offset), (NONE, offset), "{sequence}");
-    }
-    assert_eq!(send(c, &to, &batch(4)).error_code, OUT_OF_ORDER);
+    goes_on_after(c, &to, base, 2, batch);
     world.start(old_leader);
     let (after, _) = healthy(world, STRICT, follower);
     assert_eq!(after.leader_id, follower, "the old leader follows");
+}
+
+/// A new leader knows the first batches of one record, from this offset on, takes the next one, and
+/// none behind a gap.
+fn goes_on_after(
+    c: &mut Connection,
+    to: &Produce<'_>,
+    base: i64,
+    first: i32,
+    batch: impl Fn(i32) -> Batch,
+) {
+    for sequence in 0..=first {
+        let verdict = send(c, to, &batch(sequence));
+        let offset = base + i64::from(sequence);
+        assert_eq!((verdict.error_code, verdict.base_offset), (NONE, offset), "{sequence}");
+    }
+    assert_eq!(send(c, to, &batch(first + 2)).error_code, OUT_OF_ORDER);
 }
 
 /// Another leader is elected while the old one is well; it knows the producers as that one did. The
@@ -189,12 +201,7 @@ fn old_view(world: &impl World) {
     steps_down(world.port(leader), STRICT);
     refers(world, leader, topic, &after);
     let c = &mut leader_of(world.port(preferred), STRICT);
-    for sequence in 0..4 {
-        let verdict = send(c, &all, &batch(sequence));
-        let offset = base + i64::from(sequence);
-        assert_eq!((verdict.error_code, verdict.base_offset), (NONE, offset), "{sequence}");
-    }
-    assert_eq!(send(c, &all, &batch(5)).error_code, OUT_OF_ORDER);
+    goes_on_after(c, &all, base, 3, batch);
     world.extend(LATE, SINGLE, preferred);
     partition_when(world.port(preferred), LATE, "there is a topic more", led);
     let late = c.metadata(Some(&[LATE]), false).topics[0].topic_id;
